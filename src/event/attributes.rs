@@ -1,0 +1,56 @@
+//! Owns how attributes lie in memory: one text and a list of places in it, so that an event costs two allocations and not
+//! two for each attribute. It knows no rules; those are in `validate`.
+
+use std::ops::Range;
+
+/// Names and values in the order in which they were set. A dozen of them: looking one up is a scan.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Attributes {
+    text: String,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+impl Attributes {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|entry| (&self.text[entry.name.clone()], &self.text[entry.value.clone()]))
+    }
+
+    /// Adds or overwrites.
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        self.remove(name);
+        let name = self.append(name);
+        let value = self.append(value);
+        self.entries.push(Entry { name, value });
+    }
+
+    /// The text of a removed attribute stays behind until the event goes.
+    pub(super) fn remove(&mut self, name: &str) {
+        let text = &self.text;
+        self.entries.retain(|entry| &text[entry.name.clone()] != name);
+    }
+
+    fn append(&mut self, part: &str) -> Range<usize> {
+        let start = self.text.len();
+        self.text.push_str(part);
+        start..self.text.len()
+    }
+}
+
+impl PartialEq for Attributes {
+    /// Events are equal whatever the order of their attributes.
+    fn eq(&self, other: &Self) -> bool {
+        self.entries.len() == other.entries.len() && self.iter().all(|(name, value)| other.get(name) == Some(value))
+    }
+}
+
+impl Eq for Attributes {}

@@ -1,0 +1,189 @@
+//! The event as we carry it: validated context attributes and data bytes that are never altered.
+//!
+//! Everything that is a CloudEvent anywhere in the bridge is an [`Event`], and an [`Event`] cannot be invalid: the only way
+//! to make one is [`Builder::build`], which every codec goes through ([`http`] and [`nats`] for the two bindings, [`json`] for
+//! the JSON format they share). This room knows no HTTP server and no NATS client.
+
+mod attributes;
+pub mod http;
+pub mod json;
+mod media_type;
+pub mod nats;
+mod pass_through;
+mod percent;
+mod validate;
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use bytes::Bytes;
+
+use attributes::Attributes;
+pub use pass_through::PassThrough;
+
+/// The version of the CloudEvents specification an event says it follows. An event leaves in the version it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecVersion {
+    V03,
+    V10,
+}
+
+impl SpecVersion {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V03 => "0.3",
+            Self::V10 => "1.0",
+        }
+    }
+}
+
+/// A CloudEvent whose attributes keep the rules of its specification version.
+///
+/// Attribute values are held in their canonical text form (an integer as decimal text, binary as base64 text), decoded: no
+/// percent-coding. That is what `binary` mode sends, and what equality of events is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    version: SpecVersion,
+    attributes: Attributes,
+    data: Option<Bytes>,
+}
+
+impl Event {
+    pub fn version(&self) -> SpecVersion {
+        self.version
+    }
+
+    pub fn id(&self) -> &str {
+        self.required("id")
+    }
+
+    pub fn source(&self) -> &str {
+        self.required("source")
+    }
+
+    pub fn kind(&self) -> &str {
+        self.required("type")
+    }
+
+    pub fn datacontenttype(&self) -> Option<&str> {
+        self.attribute("datacontenttype")
+    }
+
+    /// A context attribute or extension by its name, `specversion` included.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        if name == "specversion" {
+            return Some(self.version.as_str());
+        }
+        self.attributes.get(name)
+    }
+
+    /// All attributes and extensions but `specversion`, in the order in which they came.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.attributes.iter()
+    }
+
+    /// The data as bytes, exactly as they came; `None` when the event has none.
+    pub fn data(&self) -> Option<&Bytes> {
+        self.data.as_ref()
+    }
+
+    /// Sets an extension, overwriting an older value.
+    ///
+    /// # Errors
+    /// When the name is not that of an extension (`[a-z0-9]+`, no attribute of the specification) or the value holds
+    /// characters that the specification forbids.
+    pub fn set_extension(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        validate::extension(self.version, name, value)?;
+        self.attributes.set(name, value);
+        Ok(())
+    }
+
+    /// Takes an extension away, whether it is there or not.
+    pub fn remove_extension(&mut self, name: &str) {
+        if !matches!(name, "id" | "source" | "type") {
+            self.attributes.remove(name);
+        }
+    }
+
+    /// What identifies the event to JetStream's duplicate window: source **and** id (CloudEvents 1.0.2, "id": the pair is
+    /// unique), hashed to 22 characters because the server keeps every id of the window in memory.
+    pub fn message_id(&self) -> String {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(self.source().as_bytes());
+        // No attribute value may hold a NUL, so the pair cannot be read two ways.
+        hash.update(&[0]);
+        hash.update(self.id().as_bytes());
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..16])
+    }
+
+    fn required(&self, name: &str) -> &str {
+        // `Builder::build` has seen it.
+        self.attributes.get(name).unwrap_or_default()
+    }
+}
+
+/// Collects the parts of one event; [`Builder::build`] is the only door to an [`Event`].
+#[derive(Debug)]
+pub struct Builder {
+    version: SpecVersion,
+    attributes: Attributes,
+    data: Option<Bytes>,
+}
+
+impl Builder {
+    pub fn new(version: SpecVersion) -> Self {
+        Self { version, attributes: Attributes::default(), data: None }
+    }
+
+    /// Adds one attribute or extension, its value decoded.
+    ///
+    /// # Errors
+    /// When name or value break the specification, or the name was there already.
+    pub fn attribute(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        validate::attribute(self.version, name, value)?;
+        if self.attributes.get(name).is_some() {
+            return Err(Error::attribute(name, "is there twice, expected once"));
+        }
+        self.attributes.set(name, value);
+        Ok(())
+    }
+
+    pub fn data(&mut self, data: Bytes) {
+        self.data = Some(data);
+    }
+
+    /// # Errors
+    /// When `id`, `source` or `type` is missing.
+    pub fn build(self) -> Result<Event, Error> {
+        for name in ["id", "source", "type"] {
+            if self.attributes.get(name).is_none() {
+                return Err(Error::attribute(name, "is missing, expected a non-empty value"));
+            }
+        }
+        Ok(Event { version: self.version, attributes: self.attributes, data: self.data })
+    }
+}
+
+/// Why something is not a CloudEvent. The text names the attribute or field and what was expected of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// One attribute breaks a rule.
+    #[error("attribute '{name}' {fault}")]
+    Attribute { name: String, fault: String },
+    /// The envelope cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// One event of a batch is at fault; nothing of the batch counts. Indexes count from 0.
+    #[error("event {index} of the batch: {fault}")]
+    InBatch { index: usize, fault: Box<Error> },
+    /// A CloudEvents format that we do not speak.
+    #[error(
+        "unsupported event format '{0}', expected application/cloudevents+json or application/cloudevents-batch+json"
+    )]
+    UnsupportedFormat(String),
+}
+
+impl Error {
+    pub(crate) fn attribute(name: impl Into<String>, fault: impl Into<String>) -> Self {
+        Self::Attribute { name: name.into(), fault: fault.into() }
+    }
+}

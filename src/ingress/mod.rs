@@ -1,0 +1,33 @@
+//! Events in, over HTTP: which channel a request means, what it holds, and 202 only when JetStream has all of it.
+//! It knows nothing of dispatch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::channel::{Publisher, Target};
+use crate::resource::Key;
+
+/// The declared channels; `None` for one whose stream is not in place yet.
+pub type Routes = BTreeMap<Key, Option<Target>>;
+
+/// What an ingress needs to work.
+#[derive(Clone)]
+pub struct Ingress {
+    pub publisher: Publisher,
+    pub routes: watch::Receiver<Arc<Routes>>,
+    /// Where `POST /` goes when the Host header names no channel.
+    pub default_channel: Option<Key>,
+    /// Requests at work at once; further ones are answered 503.
+    pub max_in_flight: usize,
+}
+
+/// Serves until `shutdown`, then lets requests at work finish for at most `drain_timeout`.
+pub async fn serve(listener: TcpListener, ingress: Ingress, shutdown: CancellationToken, drain_timeout: Duration) {
+    let _ = (listener, ingress, shutdown, drain_timeout);
+    todo!()
+}

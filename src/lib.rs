@@ -1,0 +1,27 @@
+//! knats: a Knative-style CloudEvents bridge over NATS JetStream.
+//!
+//! The way of an event through the house, one direction:
+//!
+//! ```text
+//!   source ──POST──▶ ingress ──▶ channel (JetStream) ──▶ dispatch ──POST──▶ sink
+//! ```
+//!
+//! - [`event`]: a CloudEvent that cannot be invalid, and its HTTP, NATS and JSON forms
+//! - [`resource`]: Knative's manifests as types, and what they ask the bridge to be
+//! - [`channel`]: JetStream; the one room that speaks to NATS
+//! - [`sink`]: one delivery to one destination, and its outcome
+//! - [`server`]: the accept loop that HTTP servers share
+//! - [`ingress`]: events in, over HTTP
+//! - [`dispatch`]: a subscription at work: pull, attempt, decide, settle last
+//! - [`admin`]: health and readiness
+//! - [`bridge`]: turns desired resources into running parts; the only room that knows everybody
+//! - [`cli`]: one file a command
+//!
+//! A room may know those above it, never those below. `tests/` holds this to be true.
+
+pub mod admin;
+pub mod channel;
+pub mod event;
+pub mod ingress;
+pub mod resource;
+pub mod server;

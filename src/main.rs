@@ -1,0 +1,3 @@
+//! Start-up in one screen.
+
+fn main() {}

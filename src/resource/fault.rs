@@ -1,0 +1,29 @@
+//! One thing that is wrong with a manifest, and where.
+
+use std::fmt;
+
+/// Shown as `FILE: document N: PATH: what is wrong, expected what`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub file: String,
+    /// From 1; `None` when the file as a whole is at fault.
+    pub document: Option<usize>,
+    /// The field, as in `spec.delivery.retry`.
+    pub path: Option<String>,
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        if let Some(document) = self.document {
+            write!(f, ": document {document}")?;
+        }
+        if let Some(path) = &self.path {
+            write!(f, ": {path}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl std::error::Error for Fault {}

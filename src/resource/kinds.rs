@@ -1,0 +1,1 @@
+//! Knative's kinds: the fields of each, read strictly.
