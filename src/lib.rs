@@ -23,5 +23,7 @@ pub mod admin;
 pub mod channel;
 pub mod event;
 pub mod ingress;
+pub mod dispatch;
 pub mod resource;
+pub mod sink;
 pub mod server;

@@ -1,6 +1,23 @@
-//! JetStream: names, connections, streams, consumers, publishing with acknowledgement, dead letters. The one room that
-//! speaks to NATS; it knows no HTTP.
+//! JetStream: names, connections, streams, consumers, publishing with acknowledgement, pulling, dead letters. The one room
+//! that speaks to NATS; it knows no HTTP.
 
+mod api;
+pub mod connect;
+pub mod consumer;
+pub mod dead_letter;
+pub mod name;
 mod publish;
+mod pull;
+pub mod stream;
+mod ticket;
+mod unreadable;
 
+pub use api::{Api, ApiError};
+pub use connect::Connection;
+pub use consumer::Consumer;
+pub use dead_letter::DeadLetters;
 pub use publish::{PublishError, Publisher, Target};
+pub use pull::{Poison, PullError, Pulled, Puller, RawMessage, Stored};
+pub use stream::EnsureError;
+pub use ticket::{Place, Ticket};
+pub use unreadable::Search;

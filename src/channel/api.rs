@@ -1,0 +1,120 @@
+//! The JetStream API as JSON values.
+//!
+//! Configurations are read, changed and written back whole. The client's typed structs would drop every field that they do
+//! not know, and a stream that we adopt must keep what others have set.
+
+use async_nats::jetstream::{self, Context, response::Response};
+use serde_json::{Value, json};
+
+use super::connect::Connection;
+
+/// Makes, reads and changes streams and consumers.
+#[derive(Clone)]
+pub struct Api {
+    context: Context,
+    connection: Connection,
+}
+
+/// Why a call of the API failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    #[error("NATS is not connected")]
+    Disconnected,
+    #[error("JetStream does not answer: {0}")]
+    NoAnswer(String),
+    /// The stream or the consumer is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// JetStream says no. The code is one of nats-server's `err_code`s.
+    #[error("{description} (JetStream error {code})")]
+    Refused { code: u64, description: String },
+}
+
+const STREAM_NOT_FOUND: u64 = 10_059;
+const CONSUMER_NOT_FOUND: u64 = 10_014;
+const MESSAGE_NOT_FOUND: u64 = 10_037;
+
+impl Api {
+    pub fn new(connection: Connection) -> Self {
+        Self { context: jetstream::new(connection.client.clone()), connection }
+    }
+
+    /// The configuration of a stream, `None` when there is no such stream.
+    pub(super) async fn stream_config(&self, stream: &str) -> Result<Option<Value>, ApiError> {
+        let info = found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)?;
+        Ok(info.map(|info| info["config"].clone()))
+    }
+
+    pub(super) async fn create_stream(&self, stream: &str, config: &Value) -> Result<Value, ApiError> {
+        Ok(self.call(&format!("STREAM.CREATE.{stream}"), config).await?["config"].clone())
+    }
+
+    pub(super) async fn update_stream(&self, stream: &str, config: &Value) -> Result<Value, ApiError> {
+        Ok(self.call(&format!("STREAM.UPDATE.{stream}"), config).await?["config"].clone())
+    }
+
+    /// Everything about a consumer, `None` when there is none of that name.
+    pub(super) async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<Option<Value>, ApiError> {
+        found(self.call(&format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({})).await)
+    }
+
+    /// Makes a consumer, or changes the one of that name.
+    pub(super) async fn set_consumer(&self, stream: &str, consumer: &str, config: &Value) -> Result<Value, ApiError> {
+        let request = json!({ "stream_name": stream, "config": config });
+        self.call(&format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"), &request).await
+    }
+
+    pub(super) async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<(), ApiError> {
+        found(self.call(&format!("CONSUMER.DELETE.{stream}.{consumer}"), &json!({})).await)?;
+        Ok(())
+    }
+
+    /// One page of the consumers of a stream, from `offset`, and how many there are in all.
+    pub(super) async fn consumers(&self, stream: &str, offset: usize) -> Result<(Vec<Value>, usize), ApiError> {
+        let page = self.call(&format!("CONSUMER.LIST.{stream}"), &json!({ "offset": offset })).await?;
+        let total = page["total"].as_u64().and_then(|total| usize::try_from(total).ok()).unwrap_or(0);
+        Ok((page["consumers"].as_array().cloned().unwrap_or_default(), total))
+    }
+
+    /// A stored message with its header block as base64, so that headers which the client cannot parse can be looked at.
+    pub(super) async fn message(&self, stream: &str, sequence: u64) -> Result<Option<Value>, ApiError> {
+        let answer = found(self.call(&format!("STREAM.MSG.GET.{stream}"), &json!({ "seq": sequence })).await)?;
+        Ok(answer.map(|answer| answer["message"].clone()))
+    }
+
+    pub(super) async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), ApiError> {
+        let request = json!({ "seq": sequence, "no_erase": true });
+        found(self.call(&format!("STREAM.MSG.DELETE.{stream}"), &request).await)?;
+        Ok(())
+    }
+
+    async fn call(&self, subject: &str, request: &Value) -> Result<Value, ApiError> {
+        if !self.connection.is_connected() {
+            return Err(ApiError::Disconnected);
+        }
+        let response: Response<Value> = self
+            .context
+            .request(subject.to_owned(), request)
+            .await
+            .map_err(|error| ApiError::NoAnswer(error.to_string()))?;
+        match response {
+            Response::Ok(value) => Ok(value),
+            Response::Err { error } => {
+                let code = error.error_code().0;
+                let description = error.to_string();
+                Err(match code {
+                    STREAM_NOT_FOUND | CONSUMER_NOT_FOUND | MESSAGE_NOT_FOUND => ApiError::NotFound(description),
+                    code => ApiError::Refused { code, description },
+                })
+            }
+        }
+    }
+}
+
+fn found(answer: Result<Value, ApiError>) -> Result<Option<Value>, ApiError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(ApiError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

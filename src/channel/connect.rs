@@ -1,0 +1,193 @@
+//! Connections to NATS: how they are made, whether they stand, and when they fell.
+//!
+//! A bridge has two. One stored message that the client cannot parse makes the client drop its connection, so messages are
+//! pulled over a connection of their own and a poison message never stops the ingress or the JetStream API.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, ConnectOptions, Event};
+use tokio::sync::watch;
+
+/// How often the server is asked whether it is still there. Three unanswered pings end the connection.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Answers of the JetStream API.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Commands that wait in the client. Few, because what waits while the connection is down is stored after it is back although
+/// its caller was told otherwise; sixteen is as fast as thousands.
+const CLIENT_CAPACITY: usize = 16;
+/// The longest wait between two attempts to connect.
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// Where NATS is and who we are there. Secrets come from files only.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// `nats://`, `tls://` URLs; any of them.
+    pub urls: Vec<String>,
+    pub credentials_file: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub token_file: Option<PathBuf>,
+    pub nkey_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub client_certificate: Option<PathBuf>,
+    pub client_key: Option<PathBuf>,
+}
+
+/// A setting that cannot work, whatever the server does.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("cannot read {what} from {}: {error}", path.display())]
+    File { what: &'static str, path: PathBuf, error: std::io::Error },
+    #[error("{0}")]
+    Contradiction(String),
+    #[error("--nats-url '{url}': {error}")]
+    Url { url: String, error: String },
+}
+
+/// One connection that comes back for ever.
+#[derive(Clone)]
+pub struct Connection {
+    pub(super) client: Client,
+    link: watch::Receiver<Link>,
+}
+
+/// What became of a connection so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Link {
+    pub connected: bool,
+    /// How often it was lost.
+    pub losses: u64,
+}
+
+impl Connection {
+    /// Starts to connect and goes on until it succeeds, so a server that is not there yet is no error.
+    ///
+    /// # Errors
+    /// When the settings themselves are wrong.
+    pub async fn open(settings: &Settings, name: &str) -> Result<Self, SettingsError> {
+        let (sender, link) = watch::channel(Link::default());
+        let sender = Arc::new(sender);
+        let options = authenticate(settings)
+            .await?
+            .name(name)
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .ping_interval(PING_INTERVAL)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .client_capacity(CLIENT_CAPACITY)
+            .reconnect_delay_callback(|attempts| {
+                let exponent = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
+                Duration::from_millis(10 * 2_u64.pow(exponent)).min(RECONNECT_MAX)
+            })
+            .event_callback(move |event| {
+                follow(&sender, &event);
+                std::future::ready(())
+            });
+        let mut servers = Vec::new();
+        for url in &settings.urls {
+            let address = url
+                .parse::<async_nats::ServerAddr>()
+                .map_err(|error| SettingsError::Url { url: without_secrets(url), error: error.to_string() })?;
+            servers.push(address);
+        }
+        let client = async_nats::connect_with_options(servers, options)
+            .await
+            .map_err(|error| SettingsError::Contradiction(format!("cannot set up the NATS client: {error}")))?;
+        Ok(Self { client, link })
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Tells of every loss and return.
+    pub fn link(&self) -> watch::Receiver<Link> {
+        self.link.clone()
+    }
+
+    /// Waits until all that was sent so far has left for the server, but no longer than `limit`. True when it has.
+    pub async fn flush(&self, limit: Duration) -> bool {
+        // `flush` never ends while the connection is down.
+        matches!(tokio::time::timeout(limit, self.client.flush()).await, Ok(Ok(())))
+    }
+}
+
+fn follow(link: &watch::Sender<Link>, event: &Event) {
+    match event {
+        Event::Connected => link.send_modify(|link| link.connected = true),
+        Event::Disconnected => link.send_modify(|link| {
+            link.connected = false;
+            link.losses += 1;
+        }),
+        Event::SlowConsumer(_) => tracing::error!("the NATS client dropped messages: a pull asked for more than fits"),
+        Event::ServerError(error) => tracing::warn!(%error, "NATS server error"),
+        Event::ClientError(error) => tracing::warn!(%error, "NATS client error"),
+        _ => {}
+    }
+}
+
+async fn authenticate(settings: &Settings) -> Result<ConnectOptions, SettingsError> {
+    let mut options = ConnectOptions::new();
+    if let Some(path) = &settings.credentials_file {
+        let text = read_secret(path, "NATS credentials (--nats-creds)").await?;
+        options = options.credentials(&text).map_err(|error| SettingsError::File {
+            what: "NATS credentials (--nats-creds)",
+            path: path.clone(),
+            error,
+        })?;
+    }
+    match (&settings.user, &settings.password_file) {
+        (Some(user), Some(path)) => {
+            let password = read_secret(path, "the NATS password (--nats-password-file)").await?;
+            options = options.user_and_password(user.clone(), password);
+        }
+        (None, None) => {}
+        _ => {
+            let text = "--nats-user and --nats-password-file go together, expected both or neither";
+            return Err(SettingsError::Contradiction(text.into()));
+        }
+    }
+    if let Some(path) = &settings.token_file {
+        options = options.token(read_secret(path, "the NATS token (--nats-token-file)").await?);
+    }
+    if let Some(path) = &settings.nkey_file {
+        options = options.nkey(read_secret(path, "the NATS nkey seed (--nats-nkey-file)").await?);
+    }
+    if let Some(path) = &settings.ca_file {
+        read_secret(path, "the CA certificates (--nats-ca)").await?;
+        options = options.add_root_certificates(path.clone());
+    }
+    match (&settings.client_certificate, &settings.client_key) {
+        (Some(certificate), Some(key)) => {
+            read_secret(certificate, "the client certificate (--nats-cert)").await?;
+            read_secret(key, "the client key (--nats-key)").await?;
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        (None, None) => {}
+        _ => {
+            let text = "--nats-cert and --nats-key go together, expected both or neither";
+            return Err(SettingsError::Contradiction(text.into()));
+        }
+    }
+    Ok(options)
+}
+
+async fn read_secret(path: &PathBuf, what: &'static str) -> Result<String, SettingsError> {
+    match tokio::fs::read_to_string(path).await {
+        Ok(text) => Ok(text.trim_end().to_owned()),
+        Err(error) => Err(SettingsError::File { what, path: path.clone(), error }),
+    }
+}
+
+/// A URL as it may be shown: without user and password.
+fn without_secrets(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &url[..scheme + 3], &url[at..]),
+        _ => url.to_owned(),
+    }
+}

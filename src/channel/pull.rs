@@ -1,0 +1,249 @@
+//! Pulling from a consumer: asks for exactly as many messages as there is room for, and knows within seconds when the
+//! consumer has gone silent.
+//!
+//! This speaks the pull protocol itself (ADR-37). The client's streams ask again at half of their batch whether there is room
+//! or not, so messages wait in them while their ack wait runs; its one-shot batches lose messages after a heartbeat.
+
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
+use futures_util::StreamExt as _;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::connect::Connection;
+use super::consumer::Consumer;
+use super::ticket::Ticket;
+use crate::event::{self, Event, PassThrough};
+
+/// How long one pull waits at the server before it has to be renewed.
+const EXPIRES: Duration = Duration::from_secs(60);
+/// How often the server says that a waiting pull is still known to it.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Without a word for so long, the pull is lost.
+const SILENCE: Duration = Duration::from_secs(21);
+/// What the server answers while a consumer or a whole JetStream has no leader; the same code as the HTTP one.
+const NO_RESPONDERS: u16 = 503;
+
+/// A pull loop's view of one consumer.
+pub struct Puller {
+    client: Client,
+    consumer: Consumer,
+    /// Where pulls are asked for.
+    next_subject: String,
+    inbox: String,
+    subscriber: Subscriber,
+    /// Tells answers to the current pull from stragglers of the one before.
+    round: u64,
+    /// Messages that the current pull may still bring; 0 when none is under way.
+    outstanding: usize,
+    /// Whether the current pull has brought anything.
+    fruitful: bool,
+    last_heard: Instant,
+}
+
+/// What came out of a pull.
+#[derive(Debug)]
+pub enum Pulled {
+    /// A message that is an event.
+    Event(Box<Stored>),
+    /// A message that claims to be an event and is none.
+    Poison(Box<Poison>),
+    /// The pull ran its whole time without a message.
+    Idle,
+    /// The pull ended early; ask again.
+    Ended,
+}
+
+/// An event as the stream holds it, with the duty to settle it.
+#[derive(Debug)]
+pub struct Stored {
+    pub event: Event,
+    pub pass_through: PassThrough,
+    pub ticket: Ticket,
+}
+
+/// A message that cannot be delivered, whatever a sink might say.
+#[derive(Debug)]
+pub struct Poison {
+    pub message: RawMessage,
+    pub reason: String,
+    pub ticket: Ticket,
+}
+
+/// A stored message as its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawMessage {
+    pub stream: String,
+    pub sequence: u64,
+    pub subject: String,
+    /// The header block as NATS sends it, empty when there is none.
+    pub headers: Vec<u8>,
+    pub payload: bytes::Bytes,
+}
+
+/// Why pulling has to start over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PullError {
+    #[error("the consumer is gone: {0}")]
+    Gone(String),
+    #[error("no message and no heartbeat for {} s", SILENCE.as_secs())]
+    Silent,
+    #[error("JetStream refused the pull: {0}")]
+    Refused(String),
+    #[error("the NATS client is closed")]
+    Closed,
+}
+
+impl Puller {
+    /// # Errors
+    /// When the client is closed for good.
+    pub async fn start(connection: &Connection, consumer: Consumer) -> Result<Self, PullError> {
+        let client = connection.client.clone();
+        let inbox = client.new_inbox();
+        let subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(|_| PullError::Closed)?;
+        Ok(Self {
+            client,
+            next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", consumer.stream, consumer.name),
+            consumer,
+            inbox,
+            subscriber,
+            round: 0,
+            outstanding: 0,
+            fruitful: false,
+            last_heard: Instant::now(),
+        })
+    }
+
+    /// Asks for `room` messages, unless a pull is under way. One at a time: while it is being served, more room gathers, so the
+    /// busier a subscription is, the more messages one pull brings.
+    ///
+    /// # Errors
+    /// When the client is closed for good.
+    pub async fn ask(&mut self, room: usize) -> Result<(), PullError> {
+        if self.outstanding > 0 || room == 0 {
+            return Ok(());
+        }
+        self.round += 1;
+        let request = json!({
+            "batch": room,
+            "expires": EXPIRES.as_nanos() as u64,
+            "idle_heartbeat": HEARTBEAT.as_nanos() as u64,
+        });
+        let reply = format!("{}.{}", self.inbox, self.round);
+        self.outstanding = room;
+        self.fruitful = false;
+        self.last_heard = Instant::now();
+        self.client
+            .publish_with_reply(self.next_subject.clone(), reply, request.to_string().into())
+            .await
+            .map_err(|_| PullError::Closed)
+    }
+
+    /// The next thing that the pull brings. Can be dropped and called again at any time.
+    ///
+    /// # Errors
+    /// When the consumer is gone or silent.
+    pub async fn next(&mut self) -> Result<Pulled, PullError> {
+        loop {
+            let silence = tokio::time::sleep_until(self.last_heard + SILENCE);
+            let message = tokio::select! {
+                message = self.subscriber.next() => message.ok_or(PullError::Closed)?,
+                () = silence, if self.outstanding > 0 => return Err(PullError::Silent),
+            };
+            self.last_heard = Instant::now();
+            match message.status {
+                None => {
+                    self.outstanding = self.outstanding.saturating_sub(1);
+                    self.fruitful = true;
+                    if let Some(pulled) = self.read(message) {
+                        return Ok(pulled);
+                    }
+                }
+                Some(status) => {
+                    if let Some(ended) = self.status(status, &message)? {
+                        return Ok(ended);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops asking. What the server still sends comes again after the ack wait.
+    pub async fn stop(mut self) -> Vec<Ticket> {
+        // Ends when all that had arrived before the server saw the UNSUB is here.
+        let _ = self.subscriber.unsubscribe().await;
+        let mut left = Vec::new();
+        while let Ok(Some(message)) = tokio::time::timeout(Duration::from_secs(1), self.subscriber.next()).await {
+            let ticket = message.reply.and_then(|reply| Ticket::new(self.client.clone(), reply));
+            left.extend(ticket);
+        }
+        left
+    }
+
+    fn status(&mut self, status: StatusCode, message: &Message) -> Result<Option<Pulled>, PullError> {
+        let description = message.description.clone().unwrap_or_default();
+        if status == StatusCode::IDLE_HEARTBEAT {
+            return Ok(None);
+        }
+        if message.subject.rsplit('.').next().and_then(|round| round.parse().ok()) != Some(self.round) {
+            return Ok(None);
+        }
+        self.outstanding = 0;
+        match status.as_u16() {
+            404 | 408 if self.fruitful => Ok(Some(Pulled::Ended)),
+            404 | 408 => Ok(Some(Pulled::Idle)),
+            NO_RESPONDERS => Err(PullError::Gone("nobody answers for it".into())),
+            409 if description.contains("Consumer Deleted") || description.contains("Stream Deleted") => {
+                Err(PullError::Gone(description))
+            }
+            // A new leader or a server that goes: whoever leads next takes the next pull.
+            409 if description.contains("Leadership") || description.contains("Shutdown") || description.contains("Batch") => {
+                Ok(Some(Pulled::Ended))
+            }
+            code => Err(PullError::Refused(format!("{code} {description}"))),
+        }
+    }
+
+    fn read(&self, message: Message) -> Option<Pulled> {
+        let Some(ticket) = message.reply.clone().and_then(|reply| Ticket::new(self.client.clone(), reply)) else {
+            tracing::warn!(subject = %message.subject, "a message without acknowledgement subject in a pull inbox");
+            return None;
+        };
+        let place = ticket.place();
+        let origin = event::nats::Origin {
+            stream: &self.consumer.stream,
+            sequence: place.stream_sequence,
+            subject: &message.subject,
+            stored_at_nanos: place.stored_at_nanos,
+        };
+        match event::nats::decode(pairs(message.headers.as_ref()), message.payload.clone(), origin) {
+            Ok((event, pass_through)) => Some(Pulled::Event(Box::new(Stored { event, pass_through, ticket }))),
+            Err(error) => {
+                let raw = RawMessage {
+                    stream: self.consumer.stream.clone(),
+                    sequence: place.stream_sequence,
+                    subject: message.subject.to_string(),
+                    headers: header_block(message.headers.as_ref()),
+                    payload: message.payload,
+                };
+                Some(Pulled::Poison(Box::new(Poison { message: raw, reason: error.to_string(), ticket })))
+            }
+        }
+    }
+}
+
+fn pairs(headers: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> + Clone {
+    headers
+        .into_iter()
+        .flat_map(HeaderMap::iter)
+        .flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())))
+}
+
+fn header_block(headers: Option<&HeaderMap>) -> Vec<u8> {
+    let mut block = String::new();
+    for (name, value) in pairs(headers) {
+        block.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if block.is_empty() { Vec::new() } else { format!("NATS/1.0\r\n{block}\r\n").into_bytes() }
+}

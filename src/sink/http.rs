@@ -1,0 +1,170 @@
+//! A sink that is a URL: one POST, its answer classified, its body bounded.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use jiff::Timestamp;
+use reqwest::{Response, Url};
+
+use super::outcome::{Answer, Failure, Outcome, retry_after};
+use super::{Client, Purpose, Request};
+use crate::event::{self, PassThrough};
+use crate::resource::Format;
+
+const KN_NAMESPACE: HeaderName = HeaderName::from_static("kn-namespace");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFER_REPLY: HeaderValue = HeaderValue::from_static("reply");
+/// The longest reply event; Knative asks for at least 64 KiB, a stream takes 1 MiB by default.
+const REPLY_LIMIT: usize = 8 * 1024 * 1024;
+/// What is read of a body that nobody needs, so that its connection can be used again.
+const DRAIN_LIMIT: usize = 64 * 1024;
+/// How long a body may take whose status has decided everything already.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Posts events to one URL.
+#[derive(Debug, Clone)]
+pub struct HttpSink {
+    client: Client,
+    address: String,
+    /// `None` when nothing can be sent there, whatever happens.
+    url: Result<Url, String>,
+}
+
+impl HttpSink {
+    /// Takes any address; deliveries to one that is no http or https URL fail.
+    pub fn new(client: Client, address: &str) -> Self {
+        let url = match Url::parse(address) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
+            Ok(url) => Err(format!("cannot deliver to scheme '{}', expected http or https", url.scheme())),
+            Err(error) => Err(format!("'{address}' is no URL: {error}")),
+        };
+        Self { client, address: address.to_owned(), url }
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(super) async fn deliver(&self, request: Request<'_>) -> Outcome {
+        let url = match &self.url {
+            Ok(url) => url,
+            Err(reason) => return Outcome::Failed(Failure::no_answer(reason)),
+        };
+        let (headers, body) = compose(request);
+        let exchange = async {
+            let sent = self.client.for_url(url).post(url.clone()).headers(headers).body(body).send().await;
+            match sent {
+                Ok(response) => read(response, request.purpose).await,
+                Err(error) => Outcome::Failed(Failure::no_answer(&describe(&error))),
+            }
+        };
+        match tokio::time::timeout(request.timeout, exchange).await {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Failed(Failure::no_answer(&format!("no answer within {:?}", request.timeout))),
+        }
+    }
+}
+
+fn compose(request: Request<'_>) -> (HeaderMap, Bytes) {
+    let mut headers = HeaderMap::with_capacity(16);
+    request.pass_through.write_http(&mut headers);
+    let body = match request.format {
+        Format::Binary => event::http::encode_binary(request.event, &mut headers),
+        Format::Json => event::http::encode_structured(request.event, &mut headers),
+    };
+    // A namespace is a DNS label, so it is always a header value.
+    if let Ok(namespace) = HeaderValue::from_str(request.namespace) {
+        headers.insert(KN_NAMESPACE, namespace);
+    }
+    if request.purpose == Purpose::Subscriber {
+        headers.insert(PREFER, PREFER_REPLY);
+    }
+    (headers, body)
+}
+
+async fn read(mut response: Response, purpose: Purpose) -> Outcome {
+    let code = response.status().as_u16();
+    if !(200..300).contains(&code) {
+        let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let asked = header.and_then(|value| retry_after(value, Timestamp::now()));
+        let body = beginning(&mut response, Failure::BODY_LIMIT).await;
+        return Outcome::Failed(Failure::answered(code, body, asked));
+    }
+    // A 202 promises no reply (Knative's data plane specification), and only subscribers are asked for one.
+    let may_reply = purpose == Purpose::Subscriber && matches!(code, 200 | 201 | 203..=206);
+    if !may_reply || !claims_event(response.headers()) {
+        let body = beginning(&mut response, 1).await;
+        return Outcome::Accepted(if body.is_empty() { Answer::Nothing } else { Answer::OtherBody });
+    }
+    match whole(&mut response).await {
+        Ok(body) => Outcome::Accepted(reply(response.headers(), body)),
+        // The subscriber has spoken, and what it said is lost: asking again is the only way to hear it.
+        Err(Broken::Cut(reason)) => Outcome::Failed(Failure::no_answer(&reason)),
+        Err(Broken::TooLong) => {
+            let reason = format!("the reply is longer than {REPLY_LIMIT} bytes");
+            Outcome::Accepted(Answer::InvalidReply(Failure::invalid_reply(&reason)))
+        }
+    }
+}
+
+/// Whether there is anything that [`event::http::decode_reply`] would look at; it alone decides about validity.
+fn claims_event(headers: &HeaderMap) -> bool {
+    event::http::decode_reply(headers, Bytes::new()).is_some()
+}
+
+fn reply(headers: &HeaderMap, body: Bytes) -> Answer {
+    match event::http::decode_reply(headers, body) {
+        None => Answer::OtherBody,
+        Some(Ok(event)) => Answer::Reply(Box::new((event, PassThrough::from_http(headers)))),
+        Some(Err(error)) => Answer::InvalidReply(Failure::invalid_reply(&error.to_string())),
+    }
+}
+
+enum Broken {
+    Cut(String),
+    TooLong,
+}
+
+async fn whole(response: &mut Response) -> Result<Bytes, Broken> {
+    let mut body = BytesMut::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > REPLY_LIMIT => return Err(Broken::TooLong),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body.freeze()),
+            Err(error) => return Err(Broken::Cut(describe(&error))),
+        }
+    }
+}
+
+/// The first `keep` bytes of a body whose status has said all. A body that is long, slow or broken changes nothing; it only
+/// costs its connection.
+async fn beginning(response: &mut Response, keep: usize) -> Bytes {
+    let mut body = BytesMut::new();
+    let mut seen = 0;
+    let reading = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            seen += chunk.len();
+            let missing = keep.saturating_sub(body.len());
+            body.extend_from_slice(&chunk[..chunk.len().min(missing)]);
+            if seen > DRAIN_LIMIT {
+                break;
+            }
+        }
+    };
+    // Late is as good as never here.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
+    body.freeze()
+}
+
+/// The innermost cause too: "error sending request" alone helps nobody.
+fn describe(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}

@@ -1,0 +1,64 @@
+//! One delivery to one destination, and what came of it: over HTTP, or straight into a channel. A sink knows nothing of
+//! subscriptions and never tries twice.
+
+pub mod client;
+mod http;
+mod into_channel;
+mod outcome;
+
+use std::time::Duration;
+
+use crate::event::{Event, PassThrough};
+use crate::resource::Format;
+
+pub use client::{Client, ClientError};
+pub use http::HttpSink;
+pub use into_channel::{ChannelSink, Targets};
+pub use outcome::{Answer, Failure, Outcome};
+
+/// What a request to a destination is for; Knative asks for slightly different headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// May answer with a reply, and is told so (`Prefer: reply`).
+    Subscriber,
+    Reply,
+    DeadLetter,
+}
+
+/// One event on its way to a destination.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub event: &'a Event,
+    pub pass_through: &'a PassThrough,
+    pub purpose: Purpose,
+    /// Sent as `Kn-Namespace`.
+    pub namespace: &'a str,
+    pub format: Format,
+    /// Bounds the whole exchange, the answer's body included.
+    pub timeout: Duration,
+}
+
+/// A place that events can be delivered to.
+#[derive(Clone)]
+pub enum Sink {
+    Http(HttpSink),
+    Channel(ChannelSink),
+}
+
+impl Sink {
+    /// Delivers once.
+    pub async fn deliver(&self, request: Request<'_>) -> Outcome {
+        match self {
+            Self::Http(sink) => sink.deliver(request).await,
+            Self::Channel(sink) => sink.deliver(request).await,
+        }
+    }
+
+    /// The URL as `knativeerrordest` shows it.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Http(sink) => sink.address().to_owned(),
+            Self::Channel(sink) => sink.address(),
+        }
+    }
+}
