@@ -290,11 +290,13 @@ mod tests {
     fn written_values_are_percent_coded() {
         let mut event = binary(&[("ce-source", "/a%5Bb"), ("ce-subject", "Euro%20%E2%82%AC")]).unwrap();
         event.set_extension("x", "a b \"c\" 100%25").unwrap();
+        event.set_extension("y", "/a%20b").unwrap();
         let mut headers = HeaderMap::new();
         encode_binary(&event, &mut headers);
         assert_eq!(headers["ce-source"], "/a%5Bb");
         assert_eq!(headers["ce-subject"], "Euro%20%E2%82%AC");
         assert_eq!(headers["ce-x"], "a%20b%20%22c%22%20100%2525");
+        assert_eq!(headers["ce-y"], "/a%2520b");
         assert!(!headers.contains_key("content-type") && !headers.contains_key("ce-datacontenttype"));
     }
 

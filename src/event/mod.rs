@@ -11,6 +11,7 @@ mod media_type;
 pub mod nats;
 mod pass_through;
 mod percent;
+mod sdk;
 mod time;
 mod uri;
 mod validate;

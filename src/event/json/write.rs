@@ -45,8 +45,12 @@ fn write_event(out: &mut Vec<u8>, event: &Event) {
         write_attribute(out, event, name, event.required(name));
     }
     for (name, value) in event.attributes() {
-        let written = matches!(name, "id" | "source" | "type");
-        if !written && !(encoding_comes_with_data && name == "datacontentencoding") {
+        let written = match name {
+            "id" | "source" | "type" => true,
+            "datacontentencoding" => encoding_comes_with_data,
+            _ => false,
+        };
+        if !written {
             write_attribute(out, event, name, value);
         }
     }
