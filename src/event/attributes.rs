@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// Names and values in the order in which they were set. A dozen of them: looking one up is a scan.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Attributes {
     text: String,
     entries: Vec<Entry>,
@@ -16,7 +16,19 @@ struct Entry {
     value: Range<usize>,
 }
 
+/// Room for a usual event, so that reading one grows nothing: four to eight attributes of some thirty characters.
+const TEXT_ROOM: usize = 320;
+const ENTRY_ROOM: usize = 8;
+
 impl Attributes {
+    pub(super) fn with_room() -> Self {
+        Self { text: String::with_capacity(TEXT_ROOM), entries: Vec::with_capacity(ENTRY_ROOM) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
@@ -28,6 +40,11 @@ impl Attributes {
     /// Adds or overwrites.
     pub(super) fn set(&mut self, name: &str, value: &str) {
         self.remove(name);
+        self.push(name, value);
+    }
+
+    /// Adds a name that is not there yet.
+    pub(super) fn push(&mut self, name: &str, value: &str) {
         let name = self.append(name);
         let value = self.append(value);
         self.entries.push(Entry { name, value });

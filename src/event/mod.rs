@@ -11,7 +11,15 @@ mod media_type;
 pub mod nats;
 mod pass_through;
 mod percent;
+mod sdk;
+mod time;
+mod uri;
 mod validate;
+
+#[cfg(test)]
+mod fixtures;
+
+use std::borrow::Cow;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -28,6 +36,19 @@ pub enum SpecVersion {
 }
 
 impl SpecVersion {
+    /// # Errors
+    /// For any other version than 1.0 and 0.3.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        match text {
+            "0.3" => Ok(Self::V03),
+            "1.0" => Ok(Self::V10),
+            _ => {
+                let fault = format!("is '{}', expected 1.0 or 0.3", validate::excerpt(text));
+                Err(Error::attribute("specversion", fault))
+            }
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V03 => "0.3",
@@ -81,6 +102,26 @@ impl Event {
         self.attributes.iter()
     }
 
+    /// All attributes and extensions but `specversion`, each value as a header holds it: percent-coded, plain ASCII.
+    fn coded_attributes(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        self.attributes().map(|(name, value)| {
+            let coded = match self.uri_text(name, value) {
+                Cow::Owned(escaped) => Cow::Owned(escaped),
+                Cow::Borrowed(value) => percent::encode(value),
+            };
+            (name, coded)
+        })
+    }
+
+    /// The value as it may stand for others to read. A URI that decoding has broken (`/a b`, which came as `/a%20b` from a peer
+    /// that does not percent-code) is escaped again, or no reader could take it; all other values are what they are.
+    fn uri_text<'a>(&self, name: &str, value: &'a str) -> Cow<'a, str> {
+        match validate::Kind::of(self.version, name) {
+            Some(kind) if kind.is_uri() && !kind.holds(value) => Cow::Owned(uri::escape(value)),
+            _ => Cow::Borrowed(value),
+        }
+    }
+
     /// The data as bytes, exactly as they came; `None` when the event has none.
     pub fn data(&self) -> Option<&Bytes> {
         self.data.as_ref()
@@ -129,26 +170,46 @@ pub struct Builder {
     data: Option<Bytes>,
 }
 
+/// Attributes and extensions that one event may have; looking for a name is a scan, so a bound must be.
+pub const MAX_ATTRIBUTES: usize = 256;
+
 impl Builder {
     pub fn new(version: SpecVersion) -> Self {
-        Self { version, attributes: Attributes::default(), data: None }
+        Self { version, attributes: Attributes::with_room(), data: None }
     }
 
     /// Adds one attribute or extension, its value decoded.
     ///
     /// # Errors
-    /// When name or value break the specification, or the name was there already.
+    /// When name or value break the specification, the name was there already, or there are [`MAX_ATTRIBUTES`].
     pub fn attribute(&mut self, name: &str, value: &str) -> Result<(), Error> {
-        validate::attribute(self.version, name, value)?;
+        self.add(name, value, value)
+    }
+
+    /// Adds one attribute as a header has it: maybe quoted, percent-coded.
+    fn coded_attribute(&mut self, name: &str, value: &[u8]) -> Result<(), Error> {
+        let written = percent::unquote(header_text(name, value)?);
+        let Some(value) = percent::decode(&written) else {
+            return Err(Error::attribute(validate::excerpt(name), "is not UTF-8 once it is percent-decoded"));
+        };
+        self.add(name, &value, &written)
+    }
+
+    fn add(&mut self, name: &str, value: &str, written: &str) -> Result<(), Error> {
+        validate::attribute(self.version, name, value, written)?;
         if self.attributes.get(name).is_some() {
             return Err(Error::attribute(name, "is there twice, expected once"));
         }
-        self.attributes.set(name, value);
+        if self.attributes.len() >= MAX_ATTRIBUTES {
+            return Err(Error::Malformed(format!("the event has more than {MAX_ATTRIBUTES} attributes")));
+        }
+        self.attributes.push(name, value);
         Ok(())
     }
 
+    /// Sets the data. No bytes are no data: a binary-mode message cannot tell the two apart.
     pub fn data(&mut self, data: Bytes) {
-        self.data = Some(data);
+        self.data = (!data.is_empty()).then_some(data);
     }
 
     /// # Errors
@@ -186,4 +247,8 @@ impl Error {
     pub(crate) fn attribute(name: impl Into<String>, fault: impl Into<String>) -> Self {
         Self::Attribute { name: name.into(), fault: fault.into() }
     }
+}
+
+fn header_text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Error> {
+    std::str::from_utf8(value).map_err(|_| Error::attribute(validate::excerpt(name), "is not UTF-8"))
 }
