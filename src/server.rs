@@ -127,7 +127,7 @@ fn http(tasks: &Tasks, max_silence: Duration) -> auto::Builder<Tasks> {
     builder
 }
 
-/// The next connection, once there is a slot for it. `None` never comes as long as the slots are not closed.
+/// The next connection, once there is a slot for it. `None` only when the slots were closed, which nobody does.
 async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     loop {
