@@ -1,2 +1,244 @@
-//! The accept loop that all HTTP servers of the bridge share: header timeout, bound on connections, graceful end with a
-//! deadline. `axum::serve` has none of these.
+//! The accept loop that all HTTP servers of the bridge share: bounds on connections, heads and silence, and a graceful end
+//! with a deadline. `axum::serve` has none of these. It knows no routes.
+
+pub mod problem;
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+/// Connections open at once; further ones wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 10_000;
+/// How long a connection may take over the head of a request, and how long it may be silent between two.
+const MAX_SILENCE: Duration = Duration::from_secs(10);
+/// Bytes that the head of a request may have: an event of 64 KiB on the wire must pass (CloudEvents 1.0.2, "Size Limits"),
+/// and in binary mode all of it may lie in headers. HTTP/1 heads are also held to hyper's 100 headers.
+const MAX_HEAD_BYTES: u32 = 128 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 250;
+/// How often a silent HTTP/2 peer with a request at work is asked whether it still lives.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// The pause after an accept that failed for want of descriptors or memory: trying again at once would only burn the processor.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were still at work when the time to drain was over, and were closed under their requests.
+    pub cut: usize,
+}
+
+/// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) until `shutdown`. Then it accepts no more, closes idle connections at once,
+/// lets requests at work finish for at most `drain_timeout`, and drops the rest. No task of it is left when it returns.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+    drain_timeout: Duration,
+) -> Drained {
+    let limits = Limits { max_connections: MAX_CONNECTIONS, max_silence: MAX_SILENCE };
+    serve_within(limits, listener, router, shutdown, drain_timeout).await
+}
+
+/// The bounds that tests make small.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    max_connections: usize,
+    max_silence: Duration,
+}
+
+async fn serve_within(
+    limits: Limits,
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+    drain_timeout: Duration,
+) -> Drained {
+    let tasks = Tasks { tracker: TaskTracker::new(), cut: CancellationToken::new() };
+    let http = Arc::new(http(&tasks, limits.max_silence));
+    let slots = Arc::new(Semaphore::new(limits.max_connections));
+
+    while let Some(Some((stream, slot))) = shutdown.run_until_cancelled(accept(&listener, &slots)).await {
+        let (http, router, shutdown) = (Arc::clone(&http), router.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            connection(stream, &http, router, shutdown, limits.max_silence).await;
+            drop(slot);
+        });
+    }
+
+    drop(listener);
+    tasks.tracker.close();
+    // An error is the deadline, and the slots tell how many connections it hits.
+    let _ = tokio::time::timeout(drain_timeout, tasks.tracker.wait()).await;
+    let cut = limits.max_connections - slots.available_permits();
+    tasks.cut.cancel();
+    tasks.tracker.wait().await;
+    Drained { cut }
+}
+
+/// All tasks of one server: connections, and what hyper spawns for the streams of HTTP/2.
+#[derive(Debug, Clone)]
+struct Tasks {
+    tracker: TaskTracker,
+    /// Ends every task where it stands.
+    cut: CancellationToken,
+}
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let cut = self.cut.clone();
+        self.tracker.spawn(async move {
+            cut.run_until_cancelled(task).await;
+        });
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        self.spawn(task);
+    }
+}
+
+fn http(tasks: &Tasks, max_silence: Duration) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(tasks.clone());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(max_silence).max_buf_size(MAX_HEAD_BYTES as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(PING_INTERVAL);
+    builder
+}
+
+/// The next connection, once there is a slot for it. `None` only when the slots were closed, which nobody does.
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers are small and must not wait for an ACK; a socket that refuses the option still works.
+                let _ = stream.set_nodelay(true);
+                return Some((stream, slot));
+            }
+            Err(error) if is_the_peers(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+/// Whether an accept failed because the peer had left already.
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Serves one connection to its end, which is also near when the peer is silent or the server shuts down.
+async fn connection(
+    stream: TcpStream,
+    http: &auto::Builder<Tasks>,
+    router: Router,
+    shutdown: CancellationToken,
+    max_silence: Duration,
+) {
+    let activity = Arc::new(Activity::default());
+    let service = hyper::service::service_fn(|request| answer(router.clone(), request, Running::new(&activity)));
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    // hyper's own header timeout does not cover what comes before the first byte, nor HTTP/2.
+    let mut silence = tokio::time::interval_at(Instant::now() + max_silence, max_silence);
+    silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut seen, mut was_silent, mut is_ending) = (0, false, false);
+    loop {
+        tokio::select! {
+            // First, so that a request that had arrived before the shutdown is begun and not refused.
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended early");
+                }
+                return;
+            }
+            () = shutdown.cancelled(), if !is_ending => {
+                is_ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            _ = silence.tick() => match activity.is_silent_since(&mut seen) {
+                true if was_silent => return, // asked to end, and did not
+                true => {
+                    was_silent = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                false => was_silent = false,
+            },
+        }
+    }
+}
+
+async fn answer(
+    router: Router,
+    request: Request<Incoming>,
+    running: Running,
+) -> Result<http::Response<impl hyper::body::Body<Data = bytes::Bytes, Error = axum::Error> + Send>, Infallible> {
+    let response = router.oneshot(request).await?;
+    // A request runs until its answer has been read from us to the end.
+    Ok(response.map(|body| {
+        body.map_err(move |error| {
+            let _ = &running;
+            error
+        })
+    }))
+}
+
+/// The requests of one connection, counted.
+#[derive(Debug, Default)]
+struct Activity {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Activity {
+    /// Whether nothing runs, and nothing was begun since this was asked last.
+    fn is_silent_since(&self, seen: &mut u64) -> bool {
+        let (ended, begun) = (self.ended.load(Ordering::Relaxed), self.begun.load(Ordering::Relaxed));
+        std::mem::replace(seen, begun) == begun && ended == begun
+    }
+}
+
+/// One request at work.
+#[derive(Debug)]
+struct Running(Arc<Activity>);
+
+impl Running {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.begun.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,11 @@
 //! Events in, over HTTP: which channel a request means, what it holds, and 202 only when JetStream has all of it.
 //! It knows nothing of dispatch.
 
+mod body;
+mod error;
+mod handler;
+mod route;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channel::{Publisher, Target};
 use crate::resource::Key;
+use crate::server;
 
 /// The declared channels; `None` for one whose stream is not in place yet.
 pub type Routes = BTreeMap<Key, Option<Target>>;
@@ -28,6 +34,10 @@ pub struct Ingress {
 
 /// Serves until `shutdown`, then lets requests at work finish for at most `drain_timeout`.
 pub async fn serve(listener: TcpListener, ingress: Ingress, shutdown: CancellationToken, drain_timeout: Duration) {
-    let _ = (listener, ingress, shutdown, drain_timeout);
-    todo!()
+    let Ingress { publisher, routes, default_channel, max_in_flight } = ingress;
+    let gate = handler::Gate::new(publisher, routes, default_channel, max_in_flight);
+    let drained = server::serve(listener, handler::router(gate), shutdown, drain_timeout).await;
+    if drained.cut > 0 {
+        tracing::warn!(connections = drained.cut, ?drain_timeout, "ingress ended with requests at work");
+    }
 }

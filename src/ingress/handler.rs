@@ -1,0 +1,174 @@
+//! One request: routed, let in, read, decoded, stored, answered. Every step can refuse it, and nothing is stored before all of
+//! it is known to be valid.
+//!
+//! A client that hangs up ends its request wherever it stands; nothing is detached to finish without it. While its body is
+//! read, nothing of it is stored. While it is being stored, all or a part of a batch may be: the client has no answer, so it
+//! must repeat the request, and what was stored already is dropped by its dedupe id.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
+use http::header::ALLOW;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
+use super::Routes;
+use super::body::{Inbound, MEMORY_BYTES};
+use super::error::{ALLOWED_METHODS, Error};
+use super::route::{self, Route};
+use crate::channel::{PublishError, Publisher, Target};
+use crate::event::http::Mode;
+use crate::event::{self, Event, PassThrough};
+use crate::resource::Key;
+
+/// Bytes that a batch may have at least; each of its events is held to the limit of one message besides.
+const MIN_BATCH_LIMIT: usize = 16 * 1024 * 1024;
+/// What the JSON around the data of a structured event may take.
+const ENVELOPE_BYTES: usize = 64 * 1024;
+/// Any origin may send, at any rate: who may is for the network to say (CloudEvents web hooks, section 4.2).
+const WEBHOOK_ANY: HeaderValue = HeaderValue::from_static("*");
+
+/// Where events are stored: a [`Publisher`], or what tests put in its place.
+pub(super) trait Store: Send + Sync + 'static {
+    fn is_connected(&self) -> bool;
+    fn max_payload(&self) -> usize;
+    fn publish_all(
+        &self,
+        target: &Target,
+        events: &[Event],
+        pass_through: &PassThrough,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send;
+}
+
+impl Store for Publisher {
+    fn is_connected(&self) -> bool {
+        self.is_connected()
+    }
+
+    fn max_payload(&self) -> usize {
+        self.max_payload()
+    }
+
+    async fn publish_all(
+        &self,
+        target: &Target,
+        events: &[Event],
+        pass_through: &PassThrough,
+    ) -> Result<(), PublishError> {
+        self.publish_all(target, events, pass_through).await
+    }
+}
+
+/// What all requests share.
+pub(super) struct Gate<S> {
+    store: S,
+    routes: watch::Receiver<Arc<Routes>>,
+    default_channel: Option<Key>,
+    max_in_flight: usize,
+    /// Places for requests, from the first byte of the body to the answer.
+    in_flight: Semaphore,
+    /// Bytes for bodies.
+    memory: Semaphore,
+}
+
+pub(super) fn router<S: Store>(gate: Gate<S>) -> Router {
+    // The paths are channels, and those come and go: `route` reads them, not axum.
+    Router::new().fallback(handle::<S>).with_state(Arc::new(gate))
+}
+
+async fn handle<S: Store>(State(gate): State<Arc<Gate<S>>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let mut body = Inbound::new(&head.headers, body);
+    let outcome = AssertUnwindSafe(gate.answer(&head, &mut body)).catch_unwind().await;
+    let response = outcome.unwrap_or(Err(Error::Panicked)).unwrap_or_else(|error| {
+        tracing::debug!(method = %head.method, path = head.uri.path(), %error, "refused");
+        error.into_response()
+    });
+    body.discard().await;
+    response
+}
+
+impl<S: Store> Gate<S> {
+    pub(super) fn new(
+        store: S,
+        routes: watch::Receiver<Arc<Routes>>,
+        default_channel: Option<Key>,
+        max_in_flight: usize,
+    ) -> Self {
+        let in_flight = Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS));
+        Self { store, routes, default_channel, max_in_flight, in_flight, memory: Semaphore::new(MEMORY_BYTES) }
+    }
+
+    async fn answer(&self, head: &Parts, body: &mut Inbound) -> Result<Response, Error> {
+        let route =
+            route::parse(&head.uri, &head.headers).ok_or_else(|| Error::NoSuchPath(head.uri.path().to_owned()))?;
+        match head.method {
+            Method::POST => self.take_in(route, &head.headers, body).await,
+            Method::OPTIONS => Ok(options()),
+            ref other => Err(Error::Method(other.clone())),
+        }
+    }
+
+    async fn take_in(&self, route: Route, headers: &HeaderMap, body: &mut Inbound) -> Result<Response, Error> {
+        let target = self.target(self.channel(route)?)?;
+        let _place = self.let_in()?;
+        let mode = event::http::mode(headers)?;
+        let body = body.read(self.limit(mode), &self.memory).await?;
+        let events = event::http::decode(headers, body.bytes.clone())?;
+        self.store.publish_all(&target, &events, &PassThrough::from_http(headers)).await?;
+        Ok(StatusCode::ACCEPTED.into_response())
+    }
+
+    fn channel(&self, route: Route) -> Result<Key, Error> {
+        match route {
+            Route::Channel(key) => Ok(key),
+            Route::NoName(host) => Err(Error::NoSuchHost(host)),
+            Route::Default => self.default_channel.clone().ok_or(Error::NoDefault),
+        }
+    }
+
+    fn target(&self, channel: Key) -> Result<Target, Error> {
+        match self.routes.borrow().get(&channel) {
+            Some(Some(target)) => Ok(target.clone()),
+            Some(None) => Err(Error::NotInPlace(channel)),
+            None => Err(Error::NotDeclared(channel)),
+        }
+    }
+
+    /// A place among the requests at work, when there is one and it is of use.
+    fn let_in(&self) -> Result<SemaphorePermit<'_>, Error> {
+        if !self.store.is_connected() {
+            return Err(Error::NotConnected);
+        }
+        self.in_flight.try_acquire().map_err(|_| Error::TooMany(self.max_in_flight))
+    }
+
+    /// Bytes of body that can still be events which fit: escapes and base64 make JSON larger than what is stored. The exact
+    /// limit, per event as it is stored, is for the publisher to check.
+    fn limit(&self, mode: Mode) -> usize {
+        let max_payload = self.store.max_payload();
+        let limit = match mode {
+            Mode::Binary => max_payload,
+            Mode::Structured => max_payload.saturating_mul(2).saturating_add(ENVELOPE_BYTES),
+            Mode::Batch => max_payload.saturating_mul(4).max(MIN_BATCH_LIMIT),
+        };
+        limit.min(MEMORY_BYTES)
+    }
+}
+
+fn options() -> Response {
+    let headers = [
+        (ALLOW, ALLOWED_METHODS),
+        (HeaderName::from_static("webhook-allowed-origin"), WEBHOOK_ANY),
+        (HeaderName::from_static("webhook-allowed-rate"), WEBHOOK_ANY),
+    ];
+    (StatusCode::OK, headers).into_response()
+}
+
+#[cfg(test)]
+mod tests;
