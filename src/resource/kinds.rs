@@ -1,1 +1,0 @@
-//! Knative's kinds: the fields of each, read strictly.
