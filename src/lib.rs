@@ -20,10 +20,11 @@
 //! A room may know those above it, never those below. `tests/` holds this to be true.
 
 pub mod admin;
+pub mod bridge;
 pub mod channel;
+pub mod dispatch;
 pub mod event;
 pub mod ingress;
-pub mod dispatch;
 pub mod resource;
-pub mod sink;
 pub mod server;
+pub mod sink;

@@ -16,7 +16,7 @@ pub use api::{Api, ApiError};
 pub use connect::Connection;
 pub use consumer::Consumer;
 pub use dead_letter::DeadLetters;
-pub use publish::{PublishError, Publisher, Target};
+pub use publish::{PublishError, Publisher, Target, Targets};
 pub use pull::{Poison, PullError, Pulled, Puller, RawMessage, Stored};
 pub use stream::EnsureError;
 pub use ticket::{Place, Ticket};

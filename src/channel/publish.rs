@@ -3,7 +3,7 @@
 //! The acknowledgements come back over one inbox of ours instead of the client's request multiplexer, because that one keeps
 //! a token for every request that is never answered and waits out the whole timeout after the connection is lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,11 +13,12 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
 use serde::Deserialize;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::Connection;
 use crate::event::{self, Event, PassThrough};
+use crate::resource::Key;
 
 /// JetStream's header for its duplicate window (ADR-22).
 pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -34,6 +35,9 @@ pub struct Target {
     /// `max_payload` bounds it.
     pub max_msg_size: Option<usize>,
 }
+
+/// The declared channels; `None` for one whose stream is not in place yet.
+pub type Targets = BTreeMap<Key, Option<Target>>;
 
 /// Why an event is not known to be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +62,7 @@ pub struct Publisher {
     connection: Connection,
     acks: Arc<Acks>,
     ack_timeout: Duration,
+    missing: Arc<Notify>,
 }
 
 impl Publisher {
@@ -77,7 +82,7 @@ impl Publisher {
             .await
             .map_err(|error| PublishError::Refused(error.to_string()))?;
         let acks = Arc::new(Acks { inbox, next: AtomicU64::new(0), waiting: Mutex::default() });
-        let publisher = Self { connection, acks, ack_timeout };
+        let publisher = Self { connection, acks, ack_timeout, missing: Arc::default() };
         tokio::spawn(publisher.clone().collect_acks(subscriber, stop));
         Ok(publisher)
     }
@@ -96,7 +101,12 @@ impl Publisher {
     ///
     /// # Errors
     /// The event may be stored all the same when the error is [`PublishError::NoAck`].
-    pub async fn publish(&self, target: &Target, event: &Event, pass_through: &PassThrough) -> Result<(), PublishError> {
+    pub async fn publish(
+        &self,
+        target: &Target,
+        event: &Event,
+        pass_through: &PassThrough,
+    ) -> Result<(), PublishError> {
         let message = self.prepare(target, event, pass_through)?;
         self.store(&target.subject, message).await
     }
@@ -116,6 +126,11 @@ impl Publisher {
             events.iter().map(|event| self.prepare(target, event, pass_through)).collect();
         try_join_all(messages?.into_iter().map(|message| self.store(&target.subject, message))).await?;
         Ok(())
+    }
+
+    /// Returns when an event found no stream for its subject: somebody deleted it, or it has no leader.
+    pub async fn stream_missing(&self) {
+        self.missing.notified().await;
     }
 
     fn prepare(&self, target: &Target, event: &Event, pass_through: &PassThrough) -> Result<Prepared, PublishError> {
@@ -150,13 +165,18 @@ impl Publisher {
                 .publish_with_reply_and_headers(subject.to_owned(), reply, message.headers, message.payload)
                 .await
                 .map_err(|error| match error.kind() {
-                    async_nats::client::PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge(error.to_string()),
+                    async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
+                        PublishError::TooLarge(error.to_string())
+                    }
                     _ => PublishError::Refused(error.to_string()),
                 })?;
             waiting.answer().await.unwrap_or(Err(PublishError::Disconnected))
         };
         match tokio::time::timeout(self.ack_timeout, exchange).await {
-            Ok(Err(PublishError::NoStream(_))) => Err(PublishError::NoStream(subject.to_owned())),
+            Ok(Err(PublishError::NoStream(_))) => {
+                self.missing.notify_one();
+                Err(PublishError::NoStream(subject.to_owned()))
+            }
             Ok(outcome) => outcome,
             Err(_) => Err(PublishError::NoAck(self.ack_timeout)),
         }

@@ -22,6 +22,8 @@ const EXPIRES: Duration = Duration::from_secs(60);
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Without a word for so long, the pull is lost.
 const SILENCE: Duration = Duration::from_secs(21);
+/// How long the end of a pull may take.
+const STOP: Duration = Duration::from_secs(1);
 /// What the server answers while a consumer or a whole JetStream has no leader; the same code as the HTTP one.
 const NO_RESPONDERS: u16 = 503;
 
@@ -51,8 +53,8 @@ pub enum Pulled {
     Poison(Box<Poison>),
     /// The pull ran its whole time without a message.
     Idle,
-    /// The pull ended early; ask again.
-    Ended,
+    /// The pull is alive, or ended in good order.
+    Alive,
 }
 
 /// An event as the stream holds it, with the duty to settle it.
@@ -169,37 +171,44 @@ impl Puller {
         }
     }
 
-    /// Stops asking. What the server still sends comes again after the ack wait.
+    /// Stops asking. What had come and nobody has looked at is left to be given back.
     pub async fn stop(mut self) -> Vec<Ticket> {
-        // Ends when all that had arrived before the server saw the UNSUB is here.
-        let _ = self.subscriber.unsubscribe().await;
         let mut left = Vec::new();
-        while let Ok(Some(message)) = tokio::time::timeout(Duration::from_secs(1), self.subscriber.next()).await {
-            let ticket = message.reply.and_then(|reply| Ticket::new(self.client.clone(), reply));
-            left.extend(ticket);
-        }
+        let draining = async {
+            // The stream ends when all is here that the server had sent before it saw the UNSUB.
+            if self.subscriber.drain().await.is_ok() {
+                while let Some(message) = self.subscriber.next().await {
+                    left.extend(message.reply.and_then(|reply| Ticket::new(self.client.clone(), reply)));
+                }
+            }
+        };
+        // Nothing comes while the connection is down.
+        let _ = tokio::time::timeout(STOP, draining).await;
         left
     }
 
     fn status(&mut self, status: StatusCode, message: &Message) -> Result<Option<Pulled>, PullError> {
         let description = message.description.clone().unwrap_or_default();
         if status == StatusCode::IDLE_HEARTBEAT {
-            return Ok(None);
+            return Ok(Some(Pulled::Alive));
         }
         if message.subject.rsplit('.').next().and_then(|round| round.parse().ok()) != Some(self.round) {
             return Ok(None);
         }
         self.outstanding = 0;
         match status.as_u16() {
-            404 | 408 if self.fruitful => Ok(Some(Pulled::Ended)),
+            404 | 408 if self.fruitful => Ok(Some(Pulled::Alive)),
             404 | 408 => Ok(Some(Pulled::Idle)),
             NO_RESPONDERS => Err(PullError::Gone("nobody answers for it".into())),
             409 if description.contains("Consumer Deleted") || description.contains("Stream Deleted") => {
                 Err(PullError::Gone(description))
             }
             // A new leader or a server that goes: whoever leads next takes the next pull.
-            409 if description.contains("Leadership") || description.contains("Shutdown") || description.contains("Batch") => {
-                Ok(Some(Pulled::Ended))
+            409 if description.contains("Leadership")
+                || description.contains("Shutdown")
+                || description.contains("Batch") =>
+            {
+                Ok(Some(Pulled::Alive))
             }
             code => Err(PullError::Refused(format!("{code} {description}"))),
         }

@@ -18,8 +18,8 @@ use super::api::{Api, ApiError};
 use super::connect::Connection;
 use super::consumer::Consumer;
 use super::dead_letter::DeadLetters;
-use super::pull::RawMessage;
 use super::publish::PublishError;
+use super::pull::RawMessage;
 use super::ticket::ack_subject;
 use crate::resource::Key;
 

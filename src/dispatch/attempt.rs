@@ -7,9 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::Semaphore;
 
+use super::Context;
 use super::policy::{self, Next};
 use super::slots::Slot;
-use super::Context;
 use crate::channel::dead_letter::Provenance;
 use crate::channel::{Poison, PublishError, Stored};
 use crate::event::{Event, PassThrough};
@@ -144,8 +144,7 @@ async fn keep(
     pass_through: &PassThrough,
 ) -> Result<(), PublishError> {
     let (plan, shared) = &**context;
-    let provenance =
-        Provenance { stream: &plan.consumer.stream, sequence: stored.ticket.place().stream_sequence };
+    let provenance = Provenance { stream: &plan.consumer.stream, sequence: stored.ticket.place().stream_sequence };
     for dispensable in ["knativeerrordata", "knativeerrordest", "knativeerrorcode"] {
         match shared.dead_letters.keep(&plan.subscription, provenance, &letter, pass_through).await {
             Err(PublishError::TooLarge(_)) => letter.remove_extension(dispensable),
@@ -172,12 +171,7 @@ fn dead_letter(event: &Event, destination: &str, failure: &Failure) -> Event {
     letter
 }
 
-fn request<'a>(
-    context: &'a Context,
-    purpose: Purpose,
-    event: &'a Event,
-    pass_through: &'a PassThrough,
-) -> Request<'a> {
+fn request<'a>(context: &'a Context, purpose: Purpose, event: &'a Event, pass_through: &'a PassThrough) -> Request<'a> {
     let (plan, _) = &**context;
     Request {
         event,

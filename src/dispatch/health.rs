@@ -1,6 +1,8 @@
 //! How a subscription is doing, for readiness.
 
-use tokio::sync::watch;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
 
 /// What a subscription worker is at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,28 +19,27 @@ pub enum State {
 #[derive(Debug, Clone)]
 pub struct Health {
     sender: watch::Sender<State>,
+    nudge: Arc<Notify>,
 }
 
 impl Health {
-    pub fn new() -> Self {
-        Self { sender: watch::Sender::new(State::Pulling) }
+    /// Every change notifies `nudge`, which many workers may share.
+    pub fn new(nudge: Arc<Notify>) -> Self {
+        Self { sender: watch::Sender::new(State::Pulling), nudge }
     }
 
-    pub fn watch(&self) -> watch::Receiver<State> {
-        self.sender.subscribe()
+    pub fn state(&self) -> State {
+        self.sender.borrow().clone()
     }
 
     pub(super) fn set(&self, state: State) {
-        self.sender.send_if_modified(|current| {
+        let changed = self.sender.send_if_modified(|current| {
             let changed = *current != state;
             *current = state;
             changed
         });
-    }
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self::new()
+        if changed {
+            self.nudge.notify_one();
+        }
     }
 }

@@ -45,8 +45,8 @@ fn wait(failure: &Failure, retry: u64, delivery: &Delivery, chance: f64) -> Dura
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use crate::resource::Format;
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     fn delivery(retry: u32, backoff_policy: BackoffPolicy) -> Delivery {

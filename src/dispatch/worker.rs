@@ -64,7 +64,7 @@ impl Worker {
     /// back to JetStream.
     pub async fn run(mut self, stop: CancellationToken, deadline: CancellationToken) {
         let mut patience = REBUILD_MIN;
-        while !stop.is_cancelled() {
+        while self.connected(&stop).await {
             let end = match Puller::start(&self.context.1.pulls, self.context.0.consumer.clone()).await {
                 Ok(mut puller) => {
                     let end = self.pull(&mut puller, &stop, &mut patience).await;
@@ -86,6 +86,19 @@ impl Worker {
             }
         }
         self.finish(deadline).await;
+    }
+
+    /// Waits until there is a connection to pull over. False when there is to be no more pulling.
+    async fn connected(&mut self, stop: &CancellationToken) -> bool {
+        let mut link = self.context.1.pulls.link();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return false,
+                Some(done) = self.at_work.next() => self.done(done),
+                standing = link.wait_for(|link| link.connected) => return standing.is_ok(),
+            }
+        }
     }
 
     /// One pull after the other over one inbox, until something ends it.
@@ -148,7 +161,7 @@ impl Worker {
                 }
                 None
             }
-            Pulled::Ended => None,
+            Pulled::Alive => None,
             Pulled::Idle => {
                 let (plan, shared) = &*self.context;
                 plan.consumer.waiting_in_vain(&shared.api).await
@@ -183,6 +196,9 @@ impl Worker {
 
     /// Tells JetStream of the events that are at work for longer than a third of the ack wait.
     async fn sign_work(&mut self) {
+        if !self.context.1.pulls.is_connected() {
+            return;
+        }
         let old = self.context.0.consumer.ack_wait / 3;
         let now = Instant::now();
         for (ticket, since) in self.tickets.values_mut() {
@@ -202,14 +218,8 @@ impl Worker {
             return;
         }
         let (consumer, subscription) = (&plan.consumer, &plan.subscription);
-        let search = self.search.run(
-            &shared.api,
-            &shared.pulls,
-            &shared.dead_letters,
-            consumer,
-            subscription,
-            self.received_to,
-        );
+        let search =
+            self.search.run(&shared.api, &shared.pulls, &shared.dead_letters, consumer, subscription, self.received_to);
         if let Err(error) = search.await {
             tracing::warn!(%subscription, %error, "the search for an unreadable message was cut short");
         }

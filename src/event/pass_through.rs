@@ -49,6 +49,16 @@ impl PassThrough {
         }
     }
 
+    /// These headers, with the trace headers of `other` where there is no trace of their own.
+    #[must_use]
+    pub fn with_trace_of(mut self, other: &Self) -> Self {
+        if !self.iter().any(|(name, _)| name == TRACEPARENT) {
+            let of_trace = |name: &str| name == TRACEPARENT || name == TRACESTATE;
+            self.headers.extend(other.headers.iter().filter(|(name, _)| of_trace(name)).cloned());
+        }
+        self
+    }
+
     fn pick<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
         let mut picked = Self::default();
         let mut bytes = 0;

@@ -17,7 +17,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use super::Routes;
+use crate::channel::Targets;
 use super::body::{Inbound, MEMORY_BYTES};
 use super::error::{ALLOWED_METHODS, Error};
 use super::route::{self, Route};
@@ -67,7 +67,7 @@ impl Store for Publisher {
 /// What all requests share.
 pub(super) struct Gate<S> {
     store: S,
-    routes: watch::Receiver<Arc<Routes>>,
+    routes: watch::Receiver<Arc<Targets>>,
     default_channel: Option<Key>,
     max_in_flight: usize,
     /// Places for requests, from the first byte of the body to the answer.
@@ -96,7 +96,7 @@ async fn handle<S: Store>(State(gate): State<Arc<Gate<S>>>, request: Request) ->
 impl<S: Store> Gate<S> {
     pub(super) fn new(
         store: S,
-        routes: watch::Receiver<Arc<Routes>>,
+        routes: watch::Receiver<Arc<Targets>>,
         default_channel: Option<Key>,
         max_in_flight: usize,
     ) -> Self {

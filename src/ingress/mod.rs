@@ -6,7 +6,6 @@ mod error;
 mod handler;
 mod route;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +13,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::channel::{Publisher, Target};
+use crate::channel::{Publisher, Targets};
 use crate::resource::Key;
 use crate::server;
-
-/// The declared channels; `None` for one whose stream is not in place yet.
-pub type Routes = BTreeMap<Key, Option<Target>>;
 
 /// What an ingress needs to work.
 #[derive(Clone)]
 pub struct Ingress {
     pub publisher: Publisher,
-    pub routes: watch::Receiver<Arc<Routes>>,
+    pub routes: watch::Receiver<Arc<Targets>>,
     /// Where `POST /` goes when the Host header names no channel.
     pub default_channel: Option<Key>,
     /// Requests at work at once; further ones are answered 503.

@@ -34,7 +34,8 @@ impl Client {
     /// The pool for a URL.
     pub fn for_url(&self, url: &Url) -> &reqwest::Client {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        let loopback =
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         if loopback { &self.loopback } else { &self.outside }
     }
 }

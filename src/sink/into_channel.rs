@@ -1,18 +1,14 @@
 //! A sink that is a channel of ours: straight into its subject, with no HTTP hop.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::outcome::{Answer, Failure, Outcome};
 use super::Request;
-use crate::channel::{PublishError, Publisher, Target};
+use super::outcome::{Answer, Failure, Outcome};
+use crate::channel::{PublishError, Publisher, Targets};
 use crate::resource::{Destination, Key};
-
-/// The channels that can be published to; `None` for one whose stream is not in place yet.
-pub type Targets = BTreeMap<Key, Option<Target>>;
 
 /// Publishes into one channel.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use crate::resource::Format;
 
 pub use client::{Client, ClientError};
 pub use http::HttpSink;
-pub use into_channel::{ChannelSink, Targets};
+pub use into_channel::ChannelSink;
 pub use outcome::{Answer, Failure, Outcome};
 
 /// What a request to a destination is for; Knative asks for slightly different headers.

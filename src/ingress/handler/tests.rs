@@ -78,7 +78,7 @@ impl Ingress {
             (key("default/unready"), None),
         ];
         // A watch goes on showing its last value without a sender.
-        let (_, routes) = watch::channel(Arc::new(Routes::from(routes)));
+        let (_, routes) = watch::channel(Arc::new(Targets::from(routes)));
         let stored = Stored::default();
         let store = Fake { way, stored: Arc::clone(&stored) };
         Self { router: router(Gate::new(store, routes, default_channel.map(key), 2)), stored }

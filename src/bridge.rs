@@ -1,0 +1,125 @@
+//! The whole bridge: connections, servers and subscription workers, started, kept in line with the desired resources, and
+//! ended in order. The only room that knows everybody; it knows nobody's details.
+
+mod readiness;
+mod reconcile;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, Readiness};
+use crate::channel::connect::{Settings, SettingsError};
+use crate::channel::{Api, Connection, DeadLetters, PublishError, Publisher, Targets};
+use crate::dispatch::Shared;
+use crate::ingress::{self, Ingress};
+use crate::resource::{Desired, Key};
+use crate::sink::{Client, ClientError};
+use reconcile::Reconciler;
+
+/// After the drain timeout, tasks that still do not end are left behind.
+const LAST_CALL: Duration = Duration::from_secs(3);
+
+/// How a bridge is set up; what it works towards comes as [`Resources`].
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub nats: Settings,
+    /// Whether this process takes events in.
+    pub ingress: bool,
+    /// Whether this process delivers events.
+    pub dispatcher: bool,
+    pub default_channel: Option<Key>,
+    pub max_in_flight: usize,
+    pub publish_timeout: Duration,
+    pub request_timeout: Duration,
+    pub drain_timeout: Duration,
+    /// Delete the consumers of subscriptions that are no longer declared.
+    pub prune: bool,
+}
+
+/// Sockets come bound, so that a port clash is known before anything is built.
+#[derive(Debug)]
+pub struct Sockets {
+    /// Unused when the process takes no events in.
+    pub ingress: TcpListener,
+    pub admin: TcpListener,
+}
+
+/// What the bridge is to be, and what is wrong with a newer wish that could not be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    pub desired: Desired,
+    pub faults: Vec<String>,
+}
+
+/// Why a bridge cannot start at all. A NATS server that is away is no reason.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("cannot set up publishing: {0}")]
+    Publisher(#[from] PublishError),
+}
+
+/// Runs until `shutdown`, then drains: not ready at once, no new requests, no new pulls, and what is at work finishes or is
+/// given back within the drain timeout.
+///
+/// # Errors
+/// When settings cannot work whatever the world does.
+pub async fn run(
+    config: Config,
+    sockets: Sockets,
+    resources: watch::Receiver<Resources>,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
+    let closed = CancellationToken::new();
+    let control = Connection::open(&config.nats, "knats").await?;
+    let pulls = if config.dispatcher { Connection::open(&config.nats, "knats-pull").await? } else { control.clone() };
+    let publisher = Publisher::start(control.clone(), config.publish_timeout, closed.clone()).await?;
+    let (targets, targets_receiver) = watch::channel(Arc::new(Targets::new()));
+    let (readiness, readiness_receiver) = watch::channel(readiness::starting());
+
+    let tasks = TaskTracker::new();
+    let admin = tokio::spawn(admin::serve(sockets.admin, readiness_receiver, closed.clone()));
+    if config.ingress {
+        let ingress = Ingress {
+            publisher: publisher.clone(),
+            routes: targets_receiver.clone(),
+            default_channel: config.default_channel.clone(),
+            max_in_flight: config.max_in_flight,
+        };
+        tasks.spawn(ingress::serve(sockets.ingress, ingress, shutdown.clone(), config.drain_timeout));
+    }
+    let shared = Shared {
+        api: Api::new(control.clone()),
+        pulls,
+        control: control.clone(),
+        dead_letters: DeadLetters::new(publisher.clone()),
+    };
+    let reconciler =
+        Reconciler::new(config.clone(), shared, publisher, Client::new()?, targets, targets_receiver, readiness);
+    tasks.spawn(reconciler.run(resources, shutdown.clone()));
+    tasks.close();
+
+    shutdown.cancelled().await;
+    let patience = config.drain_timeout + LAST_CALL;
+    if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
+        tracing::warn!(?patience, "some of the work did not end in time; JetStream delivers it again");
+    }
+    control.flush(LAST_CALL).await;
+    closed.cancel();
+    // Ends at once: no admin request takes long.
+    let _ = admin.await;
+    Ok(())
+}
+
+/// What `/readyz` shows while the bridge drains.
+fn draining() -> Readiness {
+    readiness::draining()
+}

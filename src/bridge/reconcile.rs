@@ -1,0 +1,351 @@
+//! The difference between what is desired and what runs, and how it is closed: streams first, then consumers, then workers.
+//! Whatever fails is shown, tried again, and stands in the way of nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Config, Resources, draining, readiness};
+use crate::admin::Readiness;
+use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream as streams};
+use crate::dispatch::{Health, Plan, Shared, State, Worker};
+use crate::resource::{Channel, Delivery, Desired, Destination, Key, Subscription};
+use crate::sink::{ChannelSink, Client, HttpSink, Sink};
+
+/// Calls of the JetStream API that are under way at once.
+const PARALLEL: usize = 16;
+/// The first and the longest wait before what failed is tried again.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Brings JetStream and the workers in line with the desired resources.
+pub(super) struct Reconciler {
+    config: Config,
+    shared: Shared,
+    publisher: Publisher,
+    client: Client,
+    targets: watch::Sender<Arc<Targets>>,
+    targets_receiver: watch::Receiver<Arc<Targets>>,
+    readiness: watch::Sender<Readiness>,
+    channels: BTreeMap<Key, Placed>,
+    subscriptions: BTreeMap<Key, Placement>,
+    dead_letters: Result<(), String>,
+    workers: TaskTracker,
+    nudge: Arc<Notify>,
+    /// Cancelled when workers may no longer finish what they are at.
+    deadline: CancellationToken,
+}
+
+/// What became of a channel.
+struct Placed {
+    declared: Channel,
+    target: Result<Target, String>,
+}
+
+/// What became of a subscription.
+enum Placement {
+    Running { declared: Subscription, stream: String, channel: Box<Channel>, health: Health, stop: CancellationToken },
+    Waiting(String),
+}
+
+impl Reconciler {
+    pub(super) fn new(
+        config: Config,
+        shared: Shared,
+        publisher: Publisher,
+        client: Client,
+        targets: watch::Sender<Arc<Targets>>,
+        targets_receiver: watch::Receiver<Arc<Targets>>,
+        readiness: watch::Sender<Readiness>,
+    ) -> Self {
+        Self {
+            config,
+            shared,
+            publisher,
+            client,
+            targets,
+            targets_receiver,
+            readiness,
+            channels: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            dead_letters: Err("not looked for yet".to_owned()),
+            workers: TaskTracker::new(),
+            nudge: Arc::new(Notify::new()),
+            deadline: CancellationToken::new(),
+        }
+    }
+
+    /// Works until `shutdown`, then stops the workers and waits for them.
+    pub(super) async fn run(mut self, mut resources: watch::Receiver<Resources>, shutdown: CancellationToken) {
+        let mut link = self.shared.control.link();
+        let mut patience = RETRY_MIN;
+        loop {
+            let wanted = resources.borrow_and_update().clone();
+            link.borrow_and_update();
+            let step = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                all_well = self.reconcile(&wanted.desired) => all_well,
+            };
+            self.report(&wanted);
+            patience = if step { RETRY_MIN } else { (patience * 2).min(RETRY_MAX) };
+            let publisher = self.publisher.clone();
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return self.stop().await,
+                    Ok(()) = resources.changed() => break,
+                    Ok(()) = link.changed() => break,
+                    () = publisher.stream_missing() => break,
+                    () = tokio::time::sleep(patience), if !step => break,
+                    () = self.nudge.notified() => {
+                        self.report(&wanted);
+                        if self.someone_is_gone() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        self.stop().await;
+    }
+
+    /// One pass over everything. True when nothing is left to do.
+    async fn reconcile(&mut self, desired: &Desired) -> bool {
+        self.retire(desired).await;
+        if !self.shared.control.is_connected() {
+            // Declared and not in place: the ingress says 503, not 404.
+            self.channels.retain(|key, _| desired.channels.contains_key(key));
+            self.publish_targets(desired);
+            return true;
+        }
+        self.dead_letters = match self.config.dispatcher {
+            true => dead_letter::ensure(&self.shared.api).await.map_err(|error| error.to_string()),
+            false => Ok(()),
+        };
+        self.place_channels(desired).await;
+        self.publish_targets(desired);
+        if self.config.dispatcher {
+            self.place_subscriptions(desired).await;
+        }
+        if self.config.prune {
+            self.prune(desired).await;
+        }
+        self.dead_letters.is_ok()
+            && self.channels.values().all(|placed| placed.target.is_ok())
+            && self.subscriptions.values().all(|placement| matches!(placement, Placement::Running { .. }))
+    }
+
+    async fn place_channels(&mut self, desired: &Desired) {
+        let mut names = BTreeMap::new();
+        for channel in desired.channels.values() {
+            names.entry(streams::stream_name(channel)).or_insert_with(|| channel.key.clone());
+        }
+        let api = &self.shared.api;
+        let placed = stream::iter(desired.channels.values().cloned()).map(|channel| {
+            let stream = streams::stream_name(&channel);
+            let owner = names.get(&stream).filter(|owner| **owner != channel.key).cloned();
+            async move {
+                let target = match owner {
+                    Some(owner) => Err(format!("its stream {stream} is that of channel {owner}")),
+                    None => streams::ensure(api, &channel).await.map_err(|error| error.to_string()),
+                };
+                (channel.key.clone(), Placed { declared: channel, target })
+            }
+        });
+        self.channels = placed.buffer_unordered(PARALLEL).collect().await;
+    }
+
+    fn publish_targets(&self, desired: &Desired) {
+        let target = |key: &Key| self.channels.get(key).and_then(|placed| placed.target.clone().ok());
+        let targets: Targets = desired.channels.keys().map(|key| (key.clone(), target(key))).collect();
+        self.targets.send_if_modified(|current| {
+            let changed = **current != targets;
+            *current = Arc::new(targets);
+            changed
+        });
+    }
+
+    /// Stops what is no longer wanted, or not as it is.
+    async fn retire(&mut self, desired: &Desired) {
+        let mut retired = Vec::new();
+        self.subscriptions.retain(|key, placement| {
+            let Placement::Running { declared, stream, channel, health, stop } = placement else { return false };
+            let wanted = desired.subscriptions.get(key);
+            let same_channel = desired.channels.get(&declared.channel) == Some(&**channel);
+            if wanted == Some(&*declared) && same_channel && !matches!(health.state(), State::Gone(_)) {
+                return true;
+            }
+            stop.cancel();
+            if wanted.is_none() {
+                tracing::info!(subscription = %key, "no longer declared, its delivery ends");
+                retired.push((key.clone(), stream.clone()));
+            }
+            false
+        });
+        for (key, stream) in retired {
+            if self.config.prune
+                && let Err(error) = consumer::remove(&self.shared.api, &stream, &key).await
+            {
+                tracing::warn!(subscription = %key, %error, "its consumer could not be deleted");
+            }
+        }
+    }
+
+    async fn place_subscriptions(&mut self, desired: &Desired) {
+        let missing: Vec<_> = desired
+            .subscriptions
+            .values()
+            .filter(|subscription| !self.subscriptions.contains_key(&subscription.key))
+            .collect();
+        let this = &*self;
+        let placements: Vec<_> = stream::iter(missing)
+            .map(|subscription| async move { (subscription.key.clone(), this.place(subscription, desired).await) })
+            .buffer_unordered(PARALLEL)
+            .collect()
+            .await;
+        self.subscriptions.extend(placements);
+    }
+
+    /// Makes the consumer and starts the worker of one subscription.
+    async fn place(&self, subscription: &Subscription, desired: &Desired) -> Placement {
+        let channel = match self.channels.get(&subscription.channel) {
+            None => return Placement::Waiting(format!("channel {} is not declared", subscription.channel)),
+            Some(Placed { target: Err(_), .. }) => {
+                return Placement::Waiting(format!("channel {} is not in place", subscription.channel));
+            }
+            Some(Placed { declared, .. }) => declared,
+        };
+        if let Err(reason) = &self.dead_letters {
+            return Placement::Waiting(format!("stream {} is not in place: {reason}", dead_letter::STREAM));
+        }
+        if let Some(undeclared) = undeclared(subscription, desired) {
+            return Placement::Waiting(format!("it sends to channel {undeclared}, which is not declared"));
+        }
+        let consumer = match consumer::ensure(&self.shared.api, channel, &subscription.key).await {
+            Ok(consumer) => consumer,
+            Err(error) => return Placement::Waiting(error.to_string()),
+        };
+        let stream = consumer.stream.clone();
+        let plan = Plan {
+            subscription: subscription.key.clone(),
+            consumer,
+            subscriber: subscription.subscriber.as_ref().map(|destination| self.sink(destination)),
+            reply: subscription.reply.as_ref().map(|destination| self.sink(destination)),
+            dead_letter_sink: subscription.delivery.dead_letter_sink.as_ref().map(|sink| self.sink(sink)),
+            delivery: subscription.delivery.clone(),
+            request_timeout: self.config.request_timeout,
+        };
+        let health = Health::new(Arc::clone(&self.nudge));
+        let stop = CancellationToken::new();
+        let worker = Worker::new(plan, self.shared.clone(), health.clone());
+        self.workers.spawn(worker.run(stop.clone(), self.deadline.clone()));
+        tracing::info!(subscription = %subscription.key, channel = %subscription.channel, "delivering");
+        Placement::Running { declared: subscription.clone(), stream, channel: Box::new(channel.clone()), health, stop }
+    }
+
+    fn sink(&self, destination: &Destination) -> Sink {
+        match destination {
+            Destination::Channel(key) => Sink::Channel(ChannelSink {
+                publisher: self.publisher.clone(),
+                channel: key.clone(),
+                targets: self.targets_receiver.clone(),
+            }),
+            Destination::Url(url) => Sink::Http(HttpSink::new(self.client.clone(), url)),
+        }
+    }
+
+    /// Deletes consumers of ours in the streams of declared channels whose subscriptions are no longer declared there.
+    async fn prune(&self, desired: &Desired) {
+        let declared: BTreeSet<(&Key, &Key)> =
+            desired.subscriptions.values().map(|subscription| (&subscription.channel, &subscription.key)).collect();
+        for channel in desired.channels.values() {
+            let stream = streams::stream_name(channel);
+            let owned = match consumer::owned(&self.shared.api, &stream).await {
+                Ok(owned) => owned,
+                Err(error) => {
+                    tracing::warn!(stream, %error, "its consumers could not be listed");
+                    continue;
+                }
+            };
+            for subscription in owned.iter().filter(|key| !declared.contains(&(&channel.key, key))) {
+                match consumer::remove(&self.shared.api, &stream, subscription).await {
+                    Ok(()) => tracing::info!(%subscription, stream, "consumer deleted"),
+                    Err(error) => tracing::warn!(%subscription, stream, %error, "consumer could not be deleted"),
+                }
+            }
+        }
+    }
+
+    fn someone_is_gone(&self) -> bool {
+        let gone = |placement: &Placement| matches!(placement, Placement::Running { health, .. } if matches!(health.state(), State::Gone(_)));
+        self.subscriptions.values().any(gone)
+    }
+
+    fn report(&self, wanted: &Resources) {
+        let mut missing = Vec::new();
+        if !(self.shared.control.is_connected() && self.shared.pulls.is_connected()) {
+            missing.push(readiness::nats());
+        }
+        for key in wanted.desired.channels.keys() {
+            match self.channels.get(key).map(|placed| &placed.target) {
+                Some(Ok(_)) => {}
+                Some(Err(reason)) => missing.push(readiness::channel(key, reason)),
+                None => missing.push(readiness::channel(key, "not looked for yet")),
+            }
+        }
+        if self.config.dispatcher {
+            for key in wanted.desired.subscriptions.keys() {
+                match self.subscriptions.get(key) {
+                    Some(Placement::Running { health, .. }) => missing.extend(readiness::worker(key, &health.state())),
+                    Some(Placement::Waiting(reason)) => missing.push(readiness::subscription(key, reason)),
+                    None => missing.push(readiness::subscription(key, "not looked for yet")),
+                }
+            }
+        }
+        let now = Readiness { missing, resource_faults: wanted.faults.clone() };
+        self.readiness.send_if_modified(|current| {
+            let changed = *current != now;
+            for missing in now.missing.iter().filter(|missing| !current.missing.contains(missing)) {
+                let name = missing.name.as_deref().unwrap_or_default();
+                tracing::warn!(kind = missing.kind, name, reason = missing.reason, "not in place");
+            }
+            if now.missing.is_empty() && !current.missing.is_empty() {
+                tracing::info!("ready");
+            }
+            *current = now;
+            changed
+        });
+    }
+
+    async fn stop(self) {
+        self.readiness.send_replace(draining());
+        for placement in self.subscriptions.values() {
+            if let Placement::Running { stop, .. } = placement {
+                stop.cancel();
+            }
+        }
+        self.workers.close();
+        let finished = tokio::time::timeout(self.config.drain_timeout, self.workers.wait()).await;
+        if finished.is_err() {
+            self.deadline.cancel();
+            self.workers.wait().await;
+        }
+    }
+}
+
+/// A channel that the subscription would send to and that nobody declares.
+fn undeclared<'a>(subscription: &'a Subscription, desired: &Desired) -> Option<&'a Key> {
+    let Delivery { dead_letter_sink, .. } = &subscription.delivery;
+    [&subscription.subscriber, &subscription.reply, dead_letter_sink].into_iter().flatten().find_map(|destination| {
+        match destination {
+            Destination::Channel(key) if !desired.channels.contains_key(key) => Some(key),
+            _ => None,
+        }
+    })
+}
