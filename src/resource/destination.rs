@@ -131,7 +131,7 @@ impl Destination {
     fn joined(reference: &At<'_>, uri: &At<'_>, context: &Context<'_>) -> Option<Self> {
         let base = Self::from_reference(reference, context);
         let relative = uri.string()?;
-        if Url::parse(relative) != Err(url::ParseError::RelativeUrlWithoutBase) {
+        if Url::parse(relative) != Err(url::ParseError::RelativeUrlWithoutBase) || has_stray_characters(relative) {
             uri.fault(format!("found the string \"{}\", expected a relative URI beside ref", shown(relative)));
             return None;
         }
@@ -209,13 +209,22 @@ fn non_empty(text: &str) -> Result<String, &'static str> {
 
 fn absolute_url(text: &str) -> Result<Url, &'static str> {
     const EXPECTED: &str = "an absolute URL with scheme and host, such as http://example.com/path";
-    // The parser strips blanks and line ends, which must not be in what a request is sent to.
-    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    // The parser also makes a host of what follows in http:host, http:///host and http:\\host.
+    let names_host = text.split_once("://").is_some_and(|(_, rest)| !rest.starts_with('/'));
+    if !names_host || has_stray_characters(text) {
         return Err(EXPECTED);
     }
     Url::parse(text).ok().filter(|url| url.host_str().is_some_and(|host| !host.is_empty())).ok_or(EXPECTED)
 }
 
+/// Characters that no URI has; the parser drops or replaces them.
+fn has_stray_characters(text: &str) -> bool {
+    text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\')
+}
+
 fn is_http(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https")
 }
+
+#[cfg(test)]
+mod tests;

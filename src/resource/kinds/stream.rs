@@ -38,8 +38,10 @@ fn read_config(config: &mut Fields<'_>) -> StreamTemplate {
         additional_subjects: list(config, "additionalSubjects", |at| at.parsed(values::subject)),
         retention: config.take("retention").and_then(|at| {
             let retention = at.choice(&retentions)?;
-            if retention != Retention::Limits {
-                at.warn("events for which no subscription is in place are dropped by JetStream");
+            match retention {
+                Retention::Limits => {}
+                Retention::Interest => at.warn("JetStream drops events that come while no subscription is in place"),
+                Retention::Work => at.warn("JetStream takes one subscription only, and deletes what it has consumed"),
             }
             Some(retention)
         }),
