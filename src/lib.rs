@@ -21,7 +21,9 @@
 
 pub mod admin;
 pub mod channel;
+pub mod cli;
 pub mod event;
 pub mod ingress;
 pub mod resource;
 pub mod server;
+pub mod sink;

@@ -1,0 +1,3 @@
+//! One delivery to one destination, and its outcome. The one room that names the HTTP client.
+
+pub mod client;
