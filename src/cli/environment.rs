@@ -26,7 +26,7 @@ fn with_variable(arg: Arg) -> Arg {
         // `KNATS_X=` is how a manifest or a script says that there is none.
         return arg;
     }
-    let arg = arg.env(name);
+    let arg = arg.env(name).hide_env_values(true);
     // A switch takes what people write for yes and no: 1, true, yes; 0, false, no.
     if matches!(arg.get_action(), ArgAction::SetTrue) { arg.value_parser(FalseyValueParser::new()) } else { arg }
 }

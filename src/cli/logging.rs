@@ -10,13 +10,14 @@ use super::Usage;
 const DEFAULT_FILTER: &str = "info";
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Args {
     /// How logs are written to standard error
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    #[arg(long, global = true, display_order = 1000, value_enum, default_value_t = Format::Text)]
     log_format: Format,
 
     /// What is logged, as in `info` or `warn,knats=debug`; RUST_LOG counts when this is not set
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(long, global = true, display_order = 1000, value_name = "FILTER")]
     log: Option<String>,
 }
 

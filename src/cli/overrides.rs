@@ -86,7 +86,7 @@ mod tests {
     fn a_broken_variable_is_a_usage_error_that_names_it() {
         for text in [
             "{",
-            "[]",
+            "1",
             r#"{"extensions":{"a":1}}"#,
             r#"{"extensions":{"Bad_Name":"x"}}"#,
             r#"{"extensions":{"id":"x"}}"#,

@@ -262,3 +262,58 @@ fn extension(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn event(flags: &[&str]) -> Result<Event, Usage> {
+        let line = std::iter::once(&"send").chain(flags);
+        build(&Line::try_parse_from(line).unwrap_or_else(|error| error.exit()).args)
+    }
+
+    #[test]
+    fn data_is_sent_as_it_is_typed() {
+        for (flags, content_type, data) in [
+            (&["--data", r#"{ "b":1.10,"a":2 }"#][..], Some("application/json"), Some(r#"{ "b":1.10,"a":2 }"#)),
+            (&["--data", r#""106.53""#], Some("application/json"), Some(r#""106.53""#)),
+            (&["--data", "-1"], Some("application/json"), Some("-1")),
+            (&["--data", "{not json", "--content-type", "text/plain"], Some("text/plain"), Some("{not json")),
+            (&[], None, None),
+        ] {
+            let event = event(flags).unwrap();
+            assert_eq!(event.datacontenttype(), content_type, "{flags:?}");
+            assert_eq!(event.data().map(|data| data.as_ref()), data.map(str::as_bytes), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn each_event_has_an_id_of_its_own_unless_told() {
+        assert_ne!(event(&[]).unwrap().id(), event(&[]).unwrap().id());
+        assert_eq!(event(&["--id", "7"]).unwrap().id(), "7");
+    }
+
+    #[test]
+    fn flags_that_make_no_event_are_refused_by_name() {
+        for (flags, expected) in [
+            (&["--data", "hello"][..], "--data is not valid JSON"),
+            (&["--data", "{", "--content-type", "application/vnd.x+json"], "--data is not valid JSON"),
+            (&["--type", ""], "--type"),
+            (&["--id", ""], "--id"),
+            (&["--content-type", "nonsense"], "--content-type"),
+        ] {
+            let Usage(message) = event(flags).unwrap_err();
+            assert!(message.starts_with(expected), "{flags:?}: {message}");
+        }
+    }
+}

@@ -50,6 +50,8 @@ fn next(rate: f64, chance: f64) -> f64 {
 }
 
 fn document(rate: f64, refreshed: &str) -> String {
+    // Yen are quoted to a thousandth; the service fills up with zeros.
+    let quote = |rate: f64| format!("{rate:.3}00000");
     format!(
         r#"{{
     "Realtime Currency Exchange Rate": {{
@@ -57,16 +59,17 @@ fn document(rate: f64, refreshed: &str) -> String {
         "2. From_Currency Name": "United States Dollar",
         "3. To_Currency Code": "JPY",
         "4. To_Currency Name": "Japanese Yen",
-        "5. Exchange Rate": "{rate:.8}",
+        "5. Exchange Rate": "{}",
         "6. Last Refreshed": "{refreshed}",
         "7. Time Zone": "UTC",
-        "8. Bid Price": "{:.8}",
-        "9. Ask Price": "{:.8}"
+        "8. Bid Price": "{}",
+        "9. Ask Price": "{}"
     }}
 }}
 "#,
-        rate - HALF_SPREAD,
-        rate + HALF_SPREAD
+        quote(rate),
+        quote(rate - HALF_SPREAD),
+        quote(rate + HALF_SPREAD)
     )
 }
 

@@ -93,24 +93,25 @@ async fn play(args: &Args, nats: &NatsServer, feed: String, shutdown: &Cancellat
     let over = shutdown.child_token();
     let failed = over.child_token();
     let (lines, shown) = mpsc::channel(MAX_LINES);
-    let printing = tokio::task::spawn_blocking({
-        let (over, count) = (over.clone(), args.count);
-        move || print(shown, count, &over)
-    });
     let mut parts = Parts::default();
     let started = tokio::select! {
         started = start(args, nats, feed, &mut parts, lines, &failed) => started,
         () = over.cancelled() => Ok(()),
         () = failed.cancelled() => Ok(()),
     };
+    // Not before: the addresses come first.
+    let printing = tokio::task::spawn_blocking({
+        let (over, count) = (over.clone(), args.count);
+        move || print(shown, count, &over)
+    });
     if started.is_ok() {
         failed.cancelled().await;
     }
-    let is_fault = !over.is_cancelled();
+    let is_asked = over.is_cancelled();
     parts.stop().await;
     printing.await.context("printing failed")?;
     started?;
-    if is_fault {
+    if !is_asked {
         bail!("a part of the demo cannot run");
     }
     Ok(ExitCode::SUCCESS)

@@ -79,9 +79,12 @@ async fn supervise(
     loop {
         let started = Instant::now();
         let pass_on = launch.pass_on(&mut child);
+        // Taken out, because to wait for a child closes its standard input, and so would end it.
+        let leash = child.stdin.take();
         let status = tokio::select! {
             status = child.wait() => status,
             () = stop.cancelled() => {
+                drop(leash);
                 end(child).await;
                 let _ = pass_on.await;
                 return;
@@ -159,9 +162,8 @@ async fn pass_on_lines(stdout: ChildStdout, output: mpsc::Sender<Vec<u8>>) {
     }
 }
 
-/// Asks the child to end, as the end of this process would; kills it when it takes too long.
+/// Waits for a child whose standard input is closed; kills it when it takes too long.
 async fn end(mut child: Child) {
-    drop(child.stdin.take());
     if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
         let _ = child.kill().await;
     }

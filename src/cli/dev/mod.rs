@@ -33,6 +33,7 @@ const CONNECTION_FLAGS: [&str; 9] = [
 ];
 
 #[derive(Debug, clap::Args)]
+#[group(skip)] // The flags of `serve` bring a group of the same name.
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) serve: serve::Args,
@@ -179,6 +180,21 @@ mod tests {
             channel: Some(CHANNEL.parse().unwrap()),
             viewer: Some("http://127.0.0.1:8090".into()),
         };
-        insta::assert_snapshot!(facts.to_string(), @"");
+        insta::assert_snapshot!(facts.to_string(), @r#"
+        knats dev
+          ingress   http://127.0.0.1:8080/default/foo
+          ready     http://127.0.0.1:9090/readyz
+          nats      nats://127.0.0.1:4222 (pid 7)
+          data      /tmp/x (removed in the end)
+          channel   default/foo
+          viewer    http://127.0.0.1:8090 (prints here)
+
+        Send an event: binary, structured and batched mode
+          curl -i http://127.0.0.1:8080/default/foo -H 'ce-specversion: 1.0' -H 'ce-type: dev.example.greeting' -H 'ce-source: /curl' -H 'ce-id: 1' -H 'content-type: application/json' -d '{"text":"hello"}'
+          curl -i http://127.0.0.1:8080/default/foo -H 'content-type: application/cloudevents+json' -d '{"specversion":"1.0","type":"dev.example.greeting","source":"/curl","id":"2","data":{"text":"hello"}}'
+          curl -i http://127.0.0.1:8080/default/foo -H 'content-type: application/cloudevents-batch+json' -d '[{"specversion":"1.0","type":"dev.example.greeting","source":"/curl","id":"3","data":{"text":"hello"}},{"specversion":"1.0","type":"dev.example.greeting","source":"/curl","id":"4","data":{"text":"hello"}}]'
+
+        Ctrl-C ends it.
+        "#);
     }
 }

@@ -223,3 +223,6 @@ async fn send_all(sender: Sender, mut events: mpsc::Receiver<Event>, shutdown: C
     }
     all_taken
 }
+
+#[cfg(test)]
+mod tests;

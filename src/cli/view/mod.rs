@@ -216,3 +216,49 @@ fn reply(kind: &str, event: &Event) -> Response {
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("--reply: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::event::SpecVersion;
+
+    fn event(id: &str) -> Event {
+        let mut builder = Builder::new(SpecVersion::V10);
+        for (name, value) in [("id", id), ("source", "/s"), ("type", "t")] {
+            builder.attribute(name, value).unwrap();
+        }
+        builder.build().unwrap()
+    }
+
+    fn viewer(fail_first: Option<u32>, status: Option<u16>) -> Viewer {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Viewer::new(Args { listen, fail_first, status, delay: None, reply: None }, CancellationToken::new())
+    }
+
+    #[test]
+    fn each_event_fails_as_often_as_asked() {
+        let viewer = viewer(Some(2), Some(503));
+        let verdict = |id| viewer.verdict(&[event(id)]).as_u16();
+        assert_eq!(
+            [verdict("a"), verdict("a"), verdict("b"), verdict("a"), verdict("b"), verdict("b")],
+            [503, 503, 503, 200, 503, 200]
+        );
+    }
+
+    #[test]
+    fn a_status_alone_is_always_the_answer() {
+        assert_eq!(viewer(None, Some(404)).verdict(&[event("a")]).as_u16(), 404);
+        assert_eq!(viewer(None, None).verdict(&[event("a")]).as_u16(), 200);
+        assert_eq!(viewer(Some(1), None).verdict(&[event("a")]).as_u16(), 500);
+    }
+
+    #[test]
+    fn a_batch_fails_as_a_whole_and_counts_for_each_of_its_events() {
+        let viewer = viewer(Some(1), None);
+        assert_eq!(viewer.verdict(&[event("a"), event("b")]).as_u16(), 500);
+        assert_eq!(viewer.verdict(&[event("a"), event("b"), event("c")]).as_u16(), 500);
+        assert_eq!(viewer.verdict(&[event("a"), event("b"), event("c")]).as_u16(), 200);
+    }
+}
