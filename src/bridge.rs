@@ -28,8 +28,6 @@ const LAST_CALL: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone)]
 pub struct Config {
     pub nats: Settings,
-    /// Whether this process takes events in.
-    pub ingress: bool,
     /// Whether this process delivers events.
     pub dispatcher: bool,
     pub default_channel: Option<Key>,
@@ -44,8 +42,8 @@ pub struct Config {
 /// Sockets come bound, so that a port clash is known before anything is built.
 #[derive(Debug)]
 pub struct Sockets {
-    /// Unused when the process takes no events in.
-    pub ingress: TcpListener,
+    /// `None` when the process takes no events in.
+    pub ingress: Option<TcpListener>,
     pub admin: TcpListener,
 }
 
@@ -87,14 +85,14 @@ pub async fn run(
 
     let tasks = TaskTracker::new();
     let admin = tokio::spawn(admin::serve(sockets.admin, readiness_receiver, closed.clone()));
-    if config.ingress {
+    if let Some(listener) = sockets.ingress {
         let ingress = Ingress {
             publisher: publisher.clone(),
             routes: targets_receiver.clone(),
             default_channel: config.default_channel.clone(),
             max_in_flight: config.max_in_flight,
         };
-        tasks.spawn(ingress::serve(sockets.ingress, ingress, shutdown.clone(), config.drain_timeout));
+        tasks.spawn(ingress::serve(listener, ingress, shutdown.clone(), config.drain_timeout));
     }
     let shared = Shared {
         api: Api::new(control.clone()),

@@ -22,6 +22,7 @@
 pub mod admin;
 pub mod bridge;
 pub mod channel;
+pub mod cli;
 pub mod dispatch;
 pub mod event;
 pub mod ingress;

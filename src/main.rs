@@ -1,3 +1,7 @@
-//! Start-up in one screen.
+//! Start-up in one screen: all of it is `cli::run`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    knats::cli::run()
+}

@@ -198,14 +198,18 @@ impl Reconciler {
     }
 
     async fn place_subscriptions(&mut self, desired: &Desired) {
-        let missing: Vec<_> = desired
+        let missing: Vec<Subscription> = desired
             .subscriptions
             .values()
             .filter(|subscription| !self.subscriptions.contains_key(&subscription.key))
+            .cloned()
             .collect();
         let this = &*self;
         let placements: Vec<_> = stream::iter(missing)
-            .map(|subscription| async move { (subscription.key.clone(), this.place(subscription, desired).await) })
+            .map(|subscription| async move {
+                let placement = this.place(&subscription, desired).await;
+                (subscription.key, placement)
+            })
             .buffer_unordered(PARALLEL)
             .collect()
             .await;

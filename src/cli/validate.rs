@@ -17,26 +17,19 @@ Exit code: 0 no fault, 1 any fault or an unreadable file, 2 wrong usage.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(super) struct Args {
     /// Manifest file, or directory of .yaml, .yml and .json files
-    #[arg(
-        short = 'f',
-        long = "resources",
-        value_name = "PATH",
-        env = "KNATS_RESOURCES",
-        value_delimiter = ',',
-        required = true
-    )]
-    pub resources: Vec<PathBuf>,
+    #[arg(short = 'f', long, value_name = "PATH", value_delimiter = ',', required = true)]
+    pub(super) resources: Vec<PathBuf>,
 
     /// What a reference to a Service means outside a cluster
-    #[arg(long, value_name = "NS/NAME=URL", env = "KNATS_RESOLVE", value_delimiter = ',', value_parser = resolve_entry)]
-    pub resolve: Vec<(Key, String)>,
+    #[arg(long, value_name = "NS/NAME=URL", value_delimiter = ',', value_parser = resolve_entry)]
+    pub(super) resolve: Vec<(Key, String)>,
 }
 
 /// Checks the manifests and prints what is found: faults to standard output, warnings and the count of faults to standard
 /// error.
-pub fn run(args: Args) -> ExitCode {
+pub(super) fn run(args: Args) -> ExitCode {
     let verdict = check(args);
     // Nobody listens any more when this fails; the exit code still tells.
     let _ = io::stdout().write_all(verdict.output.as_bytes());
@@ -64,7 +57,8 @@ fn check(args: Args) -> Verdict {
 impl Verdict {
     fn accept(&mut self, desired: &Desired) {
         for (subscription, channel) in desired.undeclared_channels() {
-            let _ = writeln!(self.notes, "warning: subscription {subscription}: no file declares its channel {channel}");
+            let _ =
+                writeln!(self.notes, "warning: subscription {subscription}: no file declares its channel {channel}");
         }
         let channels = counted(desired.channels.len(), "channel");
         let subscriptions = counted(desired.subscriptions.len(), "subscription");
@@ -128,7 +122,8 @@ mod tests {
         let verdict = verdict_on("a: [\n---\n{kind: x}\n---\n[]\n", &[]);
         let lines: Vec<&str> = verdict.output.lines().collect();
         assert_eq!(lines.len(), 3, "{lines:#?}");
-        for (line, start) in lines.iter().zip(["f.yaml: document 1: ", "f.yaml: document 2: ", "f.yaml: document 3: "]) {
+        for (line, start) in lines.iter().zip(["f.yaml: document 1: ", "f.yaml: document 2: ", "f.yaml: document 3: "])
+        {
             assert!(line.starts_with(start), "{line}");
         }
         assert_eq!(verdict.notes, "invalid: 3 faults\n");

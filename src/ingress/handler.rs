@@ -17,10 +17,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use crate::channel::Targets;
 use super::body::{Inbound, MEMORY_BYTES};
 use super::error::{ALLOWED_METHODS, Error};
 use super::route::{self, Route};
+use crate::channel::Targets;
 use crate::channel::{PublishError, Publisher, Target};
 use crate::event::http::Mode;
 use crate::event::{self, Event, PassThrough};

@@ -7,6 +7,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use jiff::Timestamp;
 use reqwest::{Response, Url};
 
+use super::client::no_answer;
 use super::outcome::{Answer, Failure, Outcome, retry_after};
 use super::{Client, Purpose, Request};
 use crate::event::{self, PassThrough};
@@ -53,10 +54,10 @@ impl HttpSink {
         };
         let (headers, body) = compose(request);
         let exchange = async {
-            let sent = self.client.for_url(url).post(url.clone()).headers(headers).body(body).send().await;
+            let sent = self.client.post(url.clone()).headers(headers).body(body).send().await;
             match sent {
                 Ok(response) => read(response, request.purpose).await,
-                Err(error) => Outcome::Failed(Failure::no_answer(&describe(&error))),
+                Err(error) => Outcome::Failed(Failure::no_answer(&no_answer(&error).0)),
             }
         };
         match tokio::time::timeout(request.timeout, exchange).await {
@@ -133,7 +134,7 @@ async fn whole(response: &mut Response) -> Result<Bytes, Broken> {
             Ok(Some(chunk)) if body.len() + chunk.len() > REPLY_LIMIT => return Err(Broken::TooLong),
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body.freeze()),
-            Err(error) => return Err(Broken::Cut(describe(&error))),
+            Err(error) => return Err(Broken::Cut(no_answer(&error).0)),
         }
     }
 }
@@ -156,15 +157,4 @@ async fn beginning(response: &mut Response, keep: usize) -> Bytes {
     // Late is as good as never here.
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
     body.freeze()
-}
-
-/// The innermost cause too: "error sending request" alone helps nobody.
-fn describe(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }

@@ -313,7 +313,7 @@ async fn an_event_that_jetstream_does_not_take_is_never_answered_202() {
         (PublishError::NoStream("foo.default".into()), 503),
         (PublishError::Full("maximum bytes exceeded".into()), 503),
         (PublishError::Refused("stream sealed".into()), 503),
-        (PublishError::TooLarge { size: 2, limit: 1 }, 413),
+        (PublishError::TooLarge("2 bytes".into()), 413),
     ] {
         let answer = publish(error.clone()).send(binary("/default/foo", "")).await;
         assert_eq!(answer.status, status, "{error}");

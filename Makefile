@@ -1,0 +1,28 @@
+# Two commands do all the set-up on a machine that has cargo: `make demo` and `make test`.
+
+.PHONY: demo test tools build lint
+
+demo: tools build
+	cargo run --locked --quiet -- demo
+
+test: tools
+	cargo test --locked
+
+# nats-server: an installed one of version 2.10 or newer is used as it is, else a pinned one goes into .tools/.
+tools:
+	@scripts/get-nats-server
+
+build: | compiler
+	cargo build --locked
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+test lint: | compiler
+
+# The TLS library has C in it.
+.PHONY: compiler
+compiler:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.89 or newer (rustup.rs)" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing: apt-get install build-essential" >&2; exit 1; }

@@ -1,0 +1,32 @@
+//! Gives every flag its environment variable, `KNATS_` and the name of the flag, in one place so that none is forgotten.
+
+use clap::builder::FalseyValueParser;
+use clap::{Arg, ArgAction, Command};
+
+const PREFIX: &str = "KNATS_";
+
+/// The command line with an environment variable for every visible flag, and the defaults that `dev` has of its own.
+pub(super) fn attach(command: Command) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    let mut command = super::dev::defaults(command).mut_args(with_variable);
+    for name in names {
+        command = command.mut_subcommand(name, |sub| sub.mut_args(with_variable));
+    }
+    command
+}
+
+fn with_variable(arg: Arg) -> Arg {
+    if arg.is_hide_set() {
+        return arg;
+    }
+    let Some(long) = arg.get_long() else { return arg };
+    // clap keeps names of variables for as long as the process lives.
+    let name: &'static str = format!("{PREFIX}{}", long.to_uppercase().replace('-', "_")).leak();
+    if std::env::var_os(name).is_some_and(|value| value.is_empty()) {
+        // `KNATS_X=` is how a manifest or a script says that there is none.
+        return arg;
+    }
+    let arg = arg.env(name).hide_env_values(true);
+    // A switch takes what people write for yes and no: 1, true, yes; 0, false, no.
+    if matches!(arg.get_action(), ArgAction::SetTrue) { arg.value_parser(FalseyValueParser::new()) } else { arg }
+}

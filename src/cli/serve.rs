@@ -1,0 +1,172 @@
+//! `knats serve`: the bridge against a NATS server that already runs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Usage, duration};
+use crate::bridge::{self, Config, Resources, Sockets};
+use crate::channel::connect::Settings;
+use crate::resource::manifest::Watcher;
+use crate::resource::{Desired, Fault, Key, Resolver, resolve_entry};
+
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  knats serve --nats-url nats://127.0.0.1:4222 -f manifests/ \
+    --resolve default/viewer=http://127.0.0.1:8090")]
+pub struct Args {
+    /// NATS servers, comma separated
+    #[arg(long, value_name = "URL", value_delimiter = ',', default_value = "nats://127.0.0.1:4222")]
+    pub nats_url: Vec<String>,
+    /// NATS credentials file (.creds)
+    #[arg(long, value_name = "FILE")]
+    pub nats_creds: Option<PathBuf>,
+    /// NATS user, with --nats-password-file
+    #[arg(long, value_name = "NAME", requires = "nats_password_file")]
+    pub nats_user: Option<String>,
+    /// File that holds the NATS user's password
+    #[arg(long, value_name = "FILE", requires = "nats_user")]
+    pub nats_password_file: Option<PathBuf>,
+    /// File that holds a NATS token
+    #[arg(long, value_name = "FILE")]
+    pub nats_token_file: Option<PathBuf>,
+    /// File that holds an NKey seed
+    #[arg(long, value_name = "FILE")]
+    pub nats_nkey_file: Option<PathBuf>,
+    /// Certificate authorities that NATS servers may be signed by (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub nats_ca: Option<PathBuf>,
+    /// Client certificate for NATS (PEM), with --nats-key
+    #[arg(long, value_name = "FILE", requires = "nats_key")]
+    pub nats_cert: Option<PathBuf>,
+    /// Key of the client certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "nats_cert")]
+    pub nats_key: Option<PathBuf>,
+    /// Manifest files or directories; watched, changes apply without a restart
+    #[arg(short = 'f', long, value_name = "PATH", value_delimiter = ',')]
+    pub resources: Vec<PathBuf>,
+    /// Where events come in
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Where /healthz and /readyz are
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    pub admin_listen: SocketAddr,
+    /// Where `POST /` goes when the Host header names no channel
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub default_channel: Option<Key>,
+    /// Which half of the bridge runs, so that the halves scale apart; both when not given
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub role: Vec<Role>,
+    /// What a `ref` to a Service means outside a cluster
+    #[arg(long, value_name = "NAMESPACE/NAME=URL", value_delimiter = ',', value_parser = resolve_entry)]
+    pub resolve: Vec<(Key, String)>,
+    /// Ingress requests at work at once; further ones get 503
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub max_in_flight: usize,
+    /// How long the ingress waits for JetStream to store an event
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse_positive)]
+    pub publish_timeout: Duration,
+    /// How long one request to a sink may take when delivery.timeout is not set
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse_positive)]
+    pub request_timeout: Duration,
+    /// How long requests and deliveries at work may take to finish after SIGTERM
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    pub drain_timeout: Duration,
+    /// Delete the JetStream consumer of a subscription that leaves the files
+    #[arg(long)]
+    pub prune: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    Ingress,
+    Dispatcher,
+}
+
+pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+    let sockets = bind(&args).await?;
+    run_on(args, sockets, shutdown).await
+}
+
+pub(super) async fn bind(args: &Args) -> anyhow::Result<Sockets> {
+    let listen = |flag: &'static str, address: SocketAddr| async move {
+        TcpListener::bind(address).await.map_err(|error| Usage(format!("cannot listen on {address} ({flag}): {error}")))
+    };
+    let ingress = if args.has(Role::Ingress) { Some(listen("--listen", args.listen).await?) } else { None };
+    Ok(Sockets { ingress, admin: listen("--admin-listen", args.admin_listen).await? })
+}
+
+pub(super) async fn run_on(args: Args, sockets: Sockets, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+    let resolver = Resolver { services: args.resolve.iter().cloned().collect() };
+    // Before the first look, so that no change falls between.
+    let mut watcher = Watcher::new(&args.resources);
+    let desired = Desired::load(&args.resources, &resolver).map_err(|faults| Usage(list(&faults).join("\n  ")))?;
+    let (sender, resources) = watch::channel(Resources { desired, faults: Vec::new() });
+    let following = async {
+        loop {
+            watcher.changed().await;
+            reload(&args.resources, &resolver, &sender);
+        }
+    };
+    tokio::select! {
+        ended = bridge::run(config(&args), sockets, resources, shutdown) => ended.map_err(|error| Usage(error.to_string()))?,
+        () = following => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes a new set of resources, or keeps the last good one and tells what is wrong with the new one.
+fn reload(paths: &[PathBuf], resolver: &Resolver, sender: &watch::Sender<Resources>) {
+    match Desired::load(paths, resolver) {
+        Ok(desired) => {
+            tracing::info!(channels = desired.channels.len(), subscriptions = desired.subscriptions.len(), "reloaded");
+            sender.send_replace(Resources { desired, faults: Vec::new() });
+        }
+        Err(faults) => {
+            let faults = list(&faults);
+            for fault in &faults {
+                tracing::error!(fault, "manifest refused, the last good set stays in force");
+            }
+            sender.send_modify(|resources| resources.faults = faults);
+        }
+    }
+}
+
+fn list(faults: &[Fault]) -> Vec<String> {
+    faults.iter().map(ToString::to_string).collect()
+}
+
+fn config(args: &Args) -> Config {
+    Config {
+        nats: Settings {
+            urls: args.nats_url.clone(),
+            credentials_file: args.nats_creds.clone(),
+            user: args.nats_user.clone(),
+            password_file: args.nats_password_file.clone(),
+            token_file: args.nats_token_file.clone(),
+            nkey_file: args.nats_nkey_file.clone(),
+            ca_file: args.nats_ca.clone(),
+            client_certificate: args.nats_cert.clone(),
+            client_key: args.nats_key.clone(),
+        },
+        dispatcher: args.has(Role::Dispatcher),
+        default_channel: args.default_channel.clone(),
+        max_in_flight: args.max_in_flight,
+        publish_timeout: args.publish_timeout,
+        request_timeout: args.request_timeout,
+        drain_timeout: args.drain_timeout,
+        prune: args.prune,
+    }
+}
+
+impl Args {
+    /// Whether this process has the role; it has both when none is named.
+    fn has(&self, role: Role) -> bool {
+        self.role.is_empty() || self.role.contains(&role)
+    }
+}
