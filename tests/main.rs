@@ -5,3 +5,19 @@
 
 mod support;
 mod support_works;
+
+mod adoption;
+mod backoff;
+mod dead_letters;
+mod dispatch_request;
+mod foreign_messages;
+mod hostile_ingress;
+mod hostile_sinks;
+mod ingress_answers;
+mod ingress_modes;
+mod isolation;
+mod replies;
+mod response_table;
+mod routing;
+mod slow_sink;
+mod stored_form;

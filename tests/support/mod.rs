@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub use bridge::Bridge;
-pub use http::{Event, Message, event};
+pub use http::{Event, event};
 pub use nats::Nats;
 pub use sink::{Answer, Gate, Request, Sink};
 
@@ -35,6 +35,15 @@ where
         assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Asks again and again until it is so.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut probe: impl FnMut() -> F) {
+    eventually(what, || {
+        let probed = probe();
+        async { probed.await.then_some(()) }
+    })
+    .await;
 }
 
 /// Fails the test when `work` takes longer than the deadline.
