@@ -16,6 +16,8 @@ mod hostile_sinks;
 mod ingress_answers;
 mod ingress_modes;
 mod isolation;
+mod lifecycle;
+mod manifests;
 mod replies;
 mod response_table;
 mod routing;
