@@ -239,13 +239,14 @@ async fn attempts_are_counted_over_a_kill_and_neither_forgotten_nor_repeated() {
         _ => Answer::status(200),
     })
     .await;
+    let template = json!({"consumerConfigTemplate": {"ackWait": "2s"}});
     let spec = json!({
         "subscriber": {"uri": sink.url("/")},
         "delivery": {
             "retry": 4, "backoffPolicy": "linear", "backoffDelay": "PT0.5S", "deadLetterSink": {"uri": sink.url("/dls")},
         },
     });
-    let mut bridge = Bridge::serve(&nats, &[channel("foo"), subscription("sub", "foo", spec)]).await;
+    let mut bridge = Bridge::serve(&nats, &[channel_with("foo", template), subscription("sub", "foo", spec)]).await;
     bridge.send("foo", &event("1")).await;
     // The second retry is a second away: killed while the event waits, with nothing in flight.
     sink.wait_for("/", 2).await;

@@ -38,7 +38,7 @@ async fn header_bytes_that_clients_refuse_can_be_published() {
 async fn a_stopped_nats_server_goes_on_where_it_was() {
     let nats = Nats::start().await;
     let streams = nats.jetstream().await;
-    nats.stop();
+    nats.stop().await;
     let asked = tokio::time::timeout(Duration::from_millis(100), streams.query_account()).await;
     assert!(asked.is_err(), "a stopped server answered");
     nats.cont();

@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use super::process::{Process, command};
-use super::{eventually, free_port, within};
+use super::{eventually, free_port, until, within};
 
 /// A nats-server of the test's own, on loopback. Killed when dropped.
 pub struct Nats {
@@ -62,8 +62,9 @@ impl Nats {
     }
 
     /// SIGSTOP: connections stay, nobody answers.
-    pub fn stop(&self) {
+    pub async fn stop(&self) {
         self.process.signal("STOP");
+        until("nats-server has stopped", || async { self.process.is_stopped() }).await;
     }
 
     pub fn cont(&self) {
@@ -157,16 +158,17 @@ fn spawn(dir: &TempDir) -> Process {
     Process::spawn(server, dir.path(), "nats")
 }
 
-/// `KNATS_NATS_SERVER`, else the project's own tool folder, else whatever `PATH` has.
+/// `KNATS_NATS_SERVER`, else the one in the project's own tool folder, else the one on `PATH`.
 pub fn executable() -> PathBuf {
-    if let Some(path) = std::env::var_os("KNATS_NATS_SERVER") {
-        return path.into();
-    }
+    let named = std::env::var_os("KNATS_NATS_SERVER").map(PathBuf::from);
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/nats-server");
-    if own.exists() { own } else { "nats-server".into() }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
+    let found = named.into_iter().chain([own]).chain(on_path).find(|program| program.is_file());
+    found.unwrap_or_else(|| panic!("no nats-server: `make test` fetches one, or name one in KNATS_NATS_SERVER"))
 }
 
-/// The name and value of a stored message's header, in the case given.
+/// The value of a stored message's header, its name in the case given.
 pub fn header<'a>(message: &'a StreamMessage, name: &str) -> Option<&'a str> {
     message.headers.get(name).map(async_nats::HeaderValue::as_str)
 }

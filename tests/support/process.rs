@@ -53,6 +53,14 @@ impl Process {
         assert!(status.unwrap().success(), "kill -{signal} {}", self.child.id());
     }
 
+    /// Whether SIGSTOP has taken effect on every thread.
+    pub fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flatten();
+        threads
+            .map(|thread| state_and_parent(&thread.path().join("stat")))
+            .all(|found| found.is_none_or(|(state, _)| state == "T"))
+    }
+
     /// Ends it with SIGKILL and waits until it is gone.
     pub fn kill9(&mut self) {
         // It may have ended by itself.
@@ -132,9 +140,13 @@ fn all_processes() -> impl Iterator<Item = (u32, u32)> {
     })
 }
 
-/// State and parent, from `/proc/ID/stat`: `ID (NAME) STATE PARENT ...`.
 fn stat(id: u32) -> Option<(String, u32)> {
-    let text = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    state_and_parent(Path::new(&format!("/proc/{id}/stat")))
+}
+
+/// From a `stat` file: `ID (NAME) STATE PARENT ...`.
+fn state_and_parent(file: &Path) -> Option<(String, u32)> {
+    let text = std::fs::read_to_string(file).ok()?;
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
 }
