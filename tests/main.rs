@@ -1,1 +1,28 @@
-//! x
+//! The promises of the bridge, tested from outside: the real binary, a real nats-server, real sockets. One file a promise.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::large_futures, reason = "a test's future is on nobody's way")]
+#![allow(unreachable_pub, reason = "one binary: pub is for the modules beside")]
+
+mod support;
+mod support_works;
+
+mod adoption;
+mod architecture;
+mod backoff;
+mod commands;
+mod dead_letters;
+mod dispatch_request;
+mod foreign_messages;
+mod hostile_ingress;
+mod hostile_sinks;
+mod ingress_answers;
+mod ingress_modes;
+mod isolation;
+mod lifecycle;
+mod manifests;
+mod replies;
+mod response_table;
+mod routing;
+mod slow_sink;
+mod stored_form;
