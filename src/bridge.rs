@@ -116,8 +116,3 @@ pub async fn run(
     let _ = admin.await;
     Ok(())
 }
-
-/// What `/readyz` shows while the bridge drains.
-fn draining() -> Readiness {
-    readiness::draining()
-}

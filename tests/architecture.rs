@@ -14,7 +14,7 @@ const STRANGERS: [(&str, &str); 1] = [("dispatch", "ingress")];
 const LIBRARIES: [(&str, &[&str]); 3] = [
     ("async_nats", &["channel/"]),
     ("reqwest", &["sink/", "sink.rs"]),
-    ("axum", &["ingress/", "admin/", "server.rs", "cli/view", "cli/demo"]),
+    ("axum", &["ingress/", "admin/", "server.rs", "cli/http.rs", "cli/view", "cli/demo"]),
 ];
 
 struct Source {

@@ -48,6 +48,18 @@ async fn what_eventing_natss_writes_is_delivered() {
 }
 
 #[tokio::test]
+async fn what_the_tutorial_writes_has_no_id_and_gets_one_from_its_place() {
+    let world = world().await;
+    let event = r#"{"specversion": "1.0", "type" : "dev.knative.messaging.natsschannel", "source" : "/apis/messaging.knative.dev/v1alpha1/namespaces/default/natsschannels/foo", "data" : "\"106.53000000\""}"#;
+    let got = world.delivered(&[], event).await;
+    assert_eq!(got.header("ce-type"), Some("dev.knative.messaging.natsschannel"));
+    assert!(!got.id().is_empty());
+    assert_eq!(got.header("content-type"), Some("application/json"));
+    assert_eq!(got.text(), r#""\"106.53000000\"""#);
+    assert_ne!(world.delivered(&[], event).await.id(), got.id(), "another message is another event");
+}
+
+#[tokio::test]
 async fn structured_mode_by_its_content_type_is_delivered() {
     let world = world().await;
     let event = json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": "x"}).to_string();
@@ -125,7 +137,7 @@ async fn every_kind_of_false_claim_is_poison_and_keeps_its_raw_bytes() {
         (&[("Content-Type", "application/cloudevents+json")], "{ not json"),
         (&[("Content-Type", "application/cloudevents+json")], r#"{"specversion":"1.0","source":"/s","type":"t"}"#),
         (&[], r#"{"specversion":"1.0","id":"","source":"/s","type":"t"}"#),
-        (&[], r#"{"specversion":"1.0","source":"/s","type":"t","data":{"rate":1}}"#),
+        (&[], r#"{"specversion":"1.0","id":"1","type":"t","data":{"rate":1}}"#),
     ];
     for (headers, payload) in cases {
         world.nats.publish(SUBJECT, headers, *payload).await;

@@ -4,16 +4,14 @@ use crate::admin::{Missing, Readiness};
 use crate::dispatch::State;
 use crate::resource::Key;
 
+/// What is true until somebody has looked.
 pub(super) fn starting() -> Readiness {
-    unready("bridge", None, "starting")
+    Readiness { missing: vec![nats()], resource_faults: Vec::new() }
 }
 
 pub(super) fn draining() -> Readiness {
-    unready("bridge", None, "draining, it takes no more events")
-}
-
-fn unready(kind: &'static str, name: Option<String>, reason: &str) -> Readiness {
-    Readiness { missing: vec![Missing { kind, name, reason: reason.to_owned() }], resource_faults: Vec::new() }
+    let reason = "draining, it takes no more events".to_owned();
+    Readiness { missing: vec![Missing { kind: "bridge", name: None, reason }], resource_faults: Vec::new() }
 }
 
 pub(super) fn nats() -> Missing {

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Config, Resources, draining, readiness};
+use super::{Config, Resources, readiness};
 use crate::admin::Readiness;
 use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
@@ -83,11 +83,13 @@ impl Reconciler {
 
     /// Works until `shutdown`, then stops the workers and waits for them.
     pub(super) async fn run(mut self, mut resources: watch::Receiver<Resources>, shutdown: CancellationToken) {
-        let mut link = self.shared.control.link();
+        let mut control = self.shared.control.link();
+        let mut pulls = self.shared.pulls.link();
         let mut patience = RETRY_MIN;
         loop {
             let wanted = resources.borrow_and_update().clone();
-            link.borrow_and_update();
+            control.borrow_and_update();
+            pulls.borrow_and_update();
             let step = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
@@ -100,7 +102,8 @@ impl Reconciler {
                 tokio::select! {
                     () = shutdown.cancelled() => return self.stop().await,
                     Ok(()) = resources.changed() => break,
-                    Ok(()) = link.changed() => break,
+                    Ok(()) = control.changed() => break,
+                    Ok(()) = pulls.changed() => self.report(&wanted),
                     () = publisher.stream_missing() => break,
                     () = tokio::time::sleep(patience), if !step => break,
                     () = self.nudge.notified() => {
@@ -328,7 +331,7 @@ impl Reconciler {
     }
 
     async fn stop(self) {
-        self.readiness.send_replace(draining());
+        self.readiness.send_replace(readiness::draining());
         for placement in self.subscriptions.values() {
             if let Placement::Running { stop, .. } = placement {
                 stop.cancel();

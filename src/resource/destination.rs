@@ -209,6 +209,12 @@ fn non_empty(text: &str) -> Result<String, &'static str> {
 
 fn absolute_url(text: &str) -> Result<Url, &'static str> {
     const EXPECTED: &str = "an absolute URL with scheme and host, such as http://example.com/path";
+    let other_scheme = Url::parse(text).ok().filter(|url| !is_http(url) && !has_stray_characters(text));
+    if let Some(url) = other_scheme {
+        // `localhost:8080` has a scheme by the letter, but nobody means it.
+        let is_port = text.split_once(':').is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+        return if is_port { Err(EXPECTED) } else { Ok(url) };
+    }
     // The parser also makes a host of what follows in http:host, http:///host and http:\\host.
     let names_host = text.split_once("://").is_some_and(|(_, rest)| !rest.starts_with('/'));
     if !names_host || has_stray_characters(text) {
