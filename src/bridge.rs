@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, Readiness};
+use crate::admin;
 use crate::channel::connect::{Settings, SettingsError};
 use crate::channel::{Api, Connection, DeadLetters, PublishError, Publisher, Targets};
 use crate::dispatch::Shared;
@@ -80,7 +80,9 @@ pub async fn run(
     let control = Connection::open(&config.nats, "knats").await?;
     let pulls = if config.dispatcher { Connection::open(&config.nats, "knats-pull").await? } else { control.clone() };
     let publisher = Publisher::start(control.clone(), config.publish_timeout, closed.clone()).await?;
-    let (targets, targets_receiver) = watch::channel(Arc::new(Targets::new()));
+    // Declared and not in place yet: the ingress says 503, not 404.
+    let declared: Targets = resources.borrow().desired.channels.keys().map(|key| (key.clone(), None)).collect();
+    let (targets, targets_receiver) = watch::channel(Arc::new(declared));
     let (readiness, readiness_receiver) = watch::channel(readiness::starting());
 
     let tasks = TaskTracker::new();

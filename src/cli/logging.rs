@@ -7,7 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::Usage;
 
-const DEFAULT_FILTER: &str = "info";
+/// The NATS client tells of every connection; so do we, with the reason.
+const DEFAULT_FILTER: &str = "info,async_nats=error";
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
