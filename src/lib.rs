@@ -7,6 +7,7 @@
 //! ```
 //!
 //! - [`event`]: a CloudEvent that cannot be invalid, and its HTTP, NATS and JSON forms
+//! - [`filter`]: which events a subscription wants
 //! - [`resource`]: Knative's manifests as types, and what they ask the bridge to be
 //! - [`channel`]: JetStream; the one room that speaks to NATS
 //! - [`sink`]: one delivery to one destination, and its outcome
@@ -25,6 +26,7 @@ pub mod channel;
 pub mod cli;
 pub mod dispatch;
 pub mod event;
+pub mod filter;
 pub mod ingress;
 pub mod resource;
 pub mod server;

@@ -50,8 +50,16 @@ struct Placed {
 
 /// What became of a subscription.
 enum Placement {
-    Running { declared: Subscription, stream: String, channel: Box<Channel>, health: Health, stop: CancellationToken },
+    Running(Box<Running>),
     Waiting(String),
+}
+
+struct Running {
+    declared: Subscription,
+    channel: Channel,
+    stream: String,
+    health: Health,
+    stop: CancellationToken,
 }
 
 impl Reconciler {
@@ -141,7 +149,7 @@ impl Reconciler {
         }
         self.dead_letters.is_ok()
             && self.channels.values().all(|placed| placed.target.is_ok())
-            && self.subscriptions.values().all(|placement| matches!(placement, Placement::Running { .. }))
+            && self.subscriptions.values().all(|placement| matches!(placement, Placement::Running(_)))
     }
 
     async fn place_channels(&mut self, desired: &Desired) {
@@ -178,10 +186,11 @@ impl Reconciler {
     async fn retire(&mut self, desired: &Desired) {
         let mut retired = Vec::new();
         self.subscriptions.retain(|key, placement| {
-            let Placement::Running { declared, stream, channel, health, stop } = placement else { return false };
+            let Placement::Running(running) = placement else { return false };
+            let Running { declared, channel, stream, health, stop } = &**running;
             let wanted = desired.subscriptions.get(key);
-            let same_channel = desired.channels.get(&declared.channel) == Some(&**channel);
-            if wanted == Some(&*declared) && same_channel && !matches!(health.state(), State::Gone(_)) {
+            let same_channel = desired.channels.get(&declared.channel) == Some(channel);
+            if wanted == Some(declared) && same_channel && !matches!(health.state(), State::Gone(_)) {
                 return true;
             }
             stop.cancel();
@@ -253,7 +262,8 @@ impl Reconciler {
         let worker = Worker::new(plan, self.shared.clone(), health.clone());
         self.workers.spawn(worker.run(stop.clone(), self.deadline.clone()));
         tracing::info!(subscription = %subscription.key, channel = %subscription.channel, "delivering");
-        Placement::Running { declared: subscription.clone(), stream, channel: Box::new(channel.clone()), health, stop }
+        let running = Running { declared: subscription.clone(), channel: channel.clone(), stream, health, stop };
+        Placement::Running(Box::new(running))
     }
 
     fn sink(&self, destination: &Destination) -> Sink {
@@ -290,7 +300,7 @@ impl Reconciler {
     }
 
     fn someone_is_gone(&self) -> bool {
-        let gone = |placement: &Placement| matches!(placement, Placement::Running { health, .. } if matches!(health.state(), State::Gone(_)));
+        let gone = |placement: &Placement| matches!(placement, Placement::Running(running) if matches!(running.health.state(), State::Gone(_)));
         self.subscriptions.values().any(gone)
     }
 
@@ -309,7 +319,9 @@ impl Reconciler {
         if self.config.dispatcher {
             for key in wanted.desired.subscriptions.keys() {
                 match self.subscriptions.get(key) {
-                    Some(Placement::Running { health, .. }) => missing.extend(readiness::worker(key, &health.state())),
+                    Some(Placement::Running(running)) => {
+                        missing.extend(readiness::worker(key, &running.health.state()));
+                    }
                     Some(Placement::Waiting(reason)) => missing.push(readiness::subscription(key, reason)),
                     None => missing.push(readiness::subscription(key, "not looked for yet")),
                 }
@@ -333,8 +345,8 @@ impl Reconciler {
     async fn stop(self) {
         self.readiness.send_replace(readiness::draining());
         for placement in self.subscriptions.values() {
-            if let Placement::Running { stop, .. } = placement {
-                stop.cancel();
+            if let Placement::Running(running) = placement {
+                running.stop.cancel();
             }
         }
         self.workers.close();

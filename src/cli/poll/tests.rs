@@ -55,7 +55,7 @@ async fn start(document: &'static str, verdict: fn(usize) -> StatusCode) -> (Arc
         );
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    tokio::spawn(crate::cli::http::serve(listener, router, CancellationToken::new()));
     (world, base)
 }
 
