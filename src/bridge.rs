@@ -48,7 +48,7 @@ pub struct Sockets {
 }
 
 /// What the bridge is to be, and what is wrong with a newer wish that could not be read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Resources {
     pub desired: Desired,
     pub faults: Vec<String>,

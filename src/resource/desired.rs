@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::kinds::{self, ChannelDraft, Resource, SubscriptionDraft};
 use super::manifest::{self, Document};
 use super::reader::{At, Report};
-use super::{Delivery, Destination, Fault, Key, Resolver, delivery};
+use super::{Controls, Delivery, Destination, Fault, Key, Resolver, delivery};
+use crate::filter::Filter;
 
 /// The set of resources that the bridge works towards. Equal sets ask for nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
     pub channels: BTreeMap<Key, Channel>,
     pub subscriptions: BTreeMap<Key, Subscription>,
@@ -20,8 +21,17 @@ pub struct Desired {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
     pub key: Key,
+    pub kind: ChannelKind,
     pub stream: StreamTemplate,
     pub consumer: ConsumerTemplate,
+}
+
+/// Which rules a channel has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelKind {
+    Channel,
+    /// Counts down `knativebrokerttl`, and its replies re-enter it.
+    Broker,
 }
 
 /// What a manifest says about a channel's stream (`spec.stream`); `None` leaves a thing as it is, or at the default for a
@@ -106,7 +116,7 @@ pub enum DeliverPolicy {
     ByStartTime(jiff::Timestamp),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Subscription {
     pub key: Key,
     /// The channel it reads. It need not be declared; the subscription waits for it, visibly.
@@ -115,6 +125,9 @@ pub struct Subscription {
     pub subscriber: Option<Destination>,
     pub reply: Option<Destination>,
     pub delivery: Delivery,
+    /// The events it wants; all when there is none.
+    pub filter: Option<Filter>,
+    pub controls: Controls,
 }
 
 impl Desired {
@@ -193,6 +206,8 @@ impl Draft {
                 channel: draft.channel,
                 subscriber: draft.subscriber,
                 reply: draft.reply,
+                filter: None,
+                controls: Controls::default(),
             }
         };
         let subscriptions = self.subscriptions.into_iter().map(|(key, (draft, _))| (key, resolved(draft))).collect();

@@ -4,6 +4,7 @@
 //! values), [`Desired::build`] makes them into one value that the bridge works towards. Every fault says in which file,
 //! document and field it is and what was expected there.
 
+mod controls;
 mod delivery;
 mod desired;
 mod destination;
@@ -15,10 +16,11 @@ mod reader;
 
 use std::fmt;
 
+pub use controls::{Batch, Breaker, Controls, Ordering};
 pub use delivery::{BackoffPolicy, Delivery, Format};
 pub use desired::{
-    Channel, ConsumerTemplate, DeliverPolicy, Desired, Discard, Placement, Retention, Source, Storage, StreamTemplate,
-    Subscription,
+    Channel, ChannelKind, ConsumerTemplate, DeliverPolicy, Desired, Discard, Placement, Retention, Source, Storage,
+    StreamTemplate, Subscription,
 };
 pub use destination::{Destination, Resolver, resolve_entry};
 pub use fault::Fault;

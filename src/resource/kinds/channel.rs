@@ -4,7 +4,7 @@ use super::{CHANNEL_KINDS, Resource, consumer, stream};
 use crate::resource::delivery::Spec;
 use crate::resource::destination::Context;
 use crate::resource::reader::Fields;
-use crate::resource::{Channel, ConsumerTemplate, Key, Resolver, StreamTemplate};
+use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Key, Resolver, StreamTemplate};
 
 /// A channel with the delivery options that its subscriptions fall back to.
 pub(in crate::resource) struct ChannelDraft {
@@ -63,7 +63,7 @@ impl Template {
     }
 
     fn into_resource(self, key: Key) -> Resource {
-        let channel = Channel { key, stream: self.stream, consumer: self.consumer };
+        let channel = Channel { key, kind: ChannelKind::Channel, stream: self.stream, consumer: self.consumer };
         Resource::Channel(Box::new(ChannelDraft { channel, delivery: self.delivery }))
     }
 }
