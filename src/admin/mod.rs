@@ -25,6 +25,8 @@ const PATHS: &str = "/healthz, /readyz";
 pub struct Readiness {
     /// What keeps the bridge from being ready; empty when it is.
     pub missing: Vec<Missing>,
+    /// What is as it should be and yet worth knowing: paused subscriptions, sinks that cannot be reached.
+    pub notes: Vec<Missing>,
     /// Faults of the newest manifests when an older set is in force; they do not make the bridge unready.
     pub resource_faults: Vec<String>,
 }
@@ -58,6 +60,7 @@ fn router(readiness: watch::Receiver<Readiness>) -> Router {
 struct Report<'a> {
     ready: bool,
     missing: &'a [Missing],
+    notes: &'a [Missing],
     resources: Resources<'a>,
 }
 
@@ -71,7 +74,9 @@ async fn readyz(State(readiness): State<watch::Receiver<Readiness>>) -> Response
     let ready = readiness.missing.is_empty();
     let resources = Resources { faults: &readiness.resource_faults };
     // Strings and a truth value always become JSON.
-    let body = serde_json::to_string(&Report { ready, missing: &readiness.missing, resources }).unwrap_or_default();
+    let body =
+        serde_json::to_string(&Report { ready, missing: &readiness.missing, notes: &readiness.notes, resources })
+            .unwrap_or_default();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
 }
@@ -116,7 +121,7 @@ mod tests {
             Missing { kind: "nats", name: None, reason: "not connected".into() },
             Missing { kind: "channel", name: Some("default/foo".into()), reason: "no stream".into() },
         ];
-        Readiness { missing, resource_faults: Vec::new() }
+        Readiness { missing, ..Readiness::default() }
     }
 
     #[tokio::test]
@@ -135,16 +140,19 @@ mod tests {
             {"kind": "nats", "name": null, "reason": "not connected"},
             {"kind": "channel", "name": "default/foo", "reason": "no stream"},
         ]);
-        assert_eq!(body, json!({"ready": false, "missing": missing, "resources": {"faults": []}}));
+        assert_eq!(body, json!({"ready": false, "missing": missing, "notes": [], "resources": {"faults": []}}));
     }
 
     #[tokio::test]
     async fn faults_of_newer_manifests_are_shown_and_leave_it_ready() {
-        let readiness = Readiness { missing: Vec::new(), resource_faults: vec!["a.yaml: document 1: x".into()] };
+        let readiness = Readiness { resource_faults: vec!["a.yaml: document 1: x".into()], ..Readiness::default() };
         let response = ask(readiness, Method::GET, "/readyz").await;
         assert_eq!(response.status(), StatusCode::OK);
         let body: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
-        assert_eq!(body, json!({"ready": true, "missing": [], "resources": {"faults": ["a.yaml: document 1: x"]}}));
+        assert_eq!(
+            body,
+            json!({"ready": true, "missing": [], "notes": [], "resources": {"faults": ["a.yaml: document 1: x"]}})
+        );
     }
 
     #[tokio::test]

@@ -1,17 +1,16 @@
 //! What is missing until the bridge is what it should be, in words for `/readyz`.
 
 use crate::admin::{Missing, Readiness};
-use crate::dispatch::State;
 use crate::resource::Key;
 
 /// What is true until somebody has looked.
 pub(super) fn starting() -> Readiness {
-    Readiness { missing: vec![nats()], resource_faults: Vec::new() }
+    Readiness { missing: vec![nats()], ..Readiness::default() }
 }
 
 pub(super) fn draining() -> Readiness {
     let reason = "draining, it takes no more events".to_owned();
-    Readiness { missing: vec![Missing { kind: "bridge", name: None, reason }], resource_faults: Vec::new() }
+    Readiness { missing: vec![Missing { kind: "bridge", name: None, reason }], ..Readiness::default() }
 }
 
 pub(super) fn nats() -> Missing {
@@ -24,11 +23,4 @@ pub(super) fn channel(key: &Key, reason: &str) -> Missing {
 
 pub(super) fn subscription(key: &Key, reason: &str) -> Missing {
     Missing { kind: "subscription", name: Some(key.to_string()), reason: reason.to_owned() }
-}
-
-pub(super) fn worker(key: &Key, state: &State) -> Option<Missing> {
-    match state {
-        State::Pulling => None,
-        State::Stalled(reason) | State::Gone(reason) => Some(subscription(key, reason)),
-    }
 }

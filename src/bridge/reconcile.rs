@@ -15,7 +15,7 @@ use super::{Config, Resources, readiness};
 use crate::admin::Readiness;
 use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
-use crate::resource::{Channel, Delivery, Desired, Destination, Key, Subscription};
+use crate::resource::{Channel, ChannelKind, Delivery, Desired, Destination, Key, Subscription};
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};
 
 /// Calls of the JetStream API that are under way at once.
@@ -51,6 +51,8 @@ struct Placed {
 /// What became of a subscription.
 enum Placement {
     Running(Box<Running>),
+    /// As its owner wants it to be.
+    Paused,
     Waiting(String),
 }
 
@@ -149,7 +151,7 @@ impl Reconciler {
         }
         self.dead_letters.is_ok()
             && self.channels.values().all(|placed| placed.target.is_ok())
-            && self.subscriptions.values().all(|placement| matches!(placement, Placement::Running(_)))
+            && self.subscriptions.values().all(|placement| !matches!(placement, Placement::Waiting(_)))
     }
 
     async fn place_channels(&mut self, desired: &Desired) {
@@ -243,10 +245,13 @@ impl Reconciler {
         if let Some(undeclared) = undeclared(subscription, desired) {
             return Placement::Waiting(format!("it sends to channel {undeclared}, which is not declared"));
         }
-        let consumer = match consumer::ensure(&self.shared.api, channel, &subscription.key).await {
+        let consumer = match consumer::ensure(&self.shared.api, channel, subscription).await {
             Ok(consumer) => consumer,
             Err(error) => return Placement::Waiting(error.to_string()),
         };
+        if subscription.controls.paused {
+            return Placement::Paused;
+        }
         let stream = consumer.stream.clone();
         let plan = Plan {
             subscription: subscription.key.clone(),
@@ -255,6 +260,9 @@ impl Reconciler {
             reply: subscription.reply.as_ref().map(|destination| self.sink(destination)),
             dead_letter_sink: subscription.delivery.dead_letter_sink.as_ref().map(|sink| self.sink(sink)),
             delivery: subscription.delivery.clone(),
+            filter: subscription.filter.clone(),
+            controls: subscription.controls.clone(),
+            of_broker: channel.kind == ChannelKind::Broker,
             request_timeout: self.config.request_timeout,
         };
         let health = Health::new(Arc::clone(&self.nudge));
@@ -305,7 +313,7 @@ impl Reconciler {
     }
 
     fn report(&self, wanted: &Resources) {
-        let mut missing = Vec::new();
+        let (mut missing, mut notes) = (Vec::new(), Vec::new());
         if !(self.shared.control.is_connected() && self.shared.pulls.is_connected()) {
             missing.push(readiness::nats());
         }
@@ -319,15 +327,20 @@ impl Reconciler {
         if self.config.dispatcher {
             for key in wanted.desired.subscriptions.keys() {
                 match self.subscriptions.get(key) {
-                    Some(Placement::Running(running)) => {
-                        missing.extend(readiness::worker(key, &running.health.state()));
-                    }
+                    Some(Placement::Running(running)) => match running.health.state() {
+                        State::Pulling => {}
+                        State::Held(reason) => notes.push(readiness::subscription(key, &reason)),
+                        State::Stalled(reason) | State::Gone(reason) => {
+                            missing.push(readiness::subscription(key, &reason));
+                        }
+                    },
+                    Some(Placement::Paused) => notes.push(readiness::subscription(key, "paused by its annotation")),
                     Some(Placement::Waiting(reason)) => missing.push(readiness::subscription(key, reason)),
                     None => missing.push(readiness::subscription(key, "not looked for yet")),
                 }
             }
         }
-        let now = Readiness { missing, resource_faults: wanted.faults.clone() };
+        let now = Readiness { missing, notes, resource_faults: wanted.faults.clone() };
         self.readiness.send_if_modified(|current| {
             let changed = *current != now;
             for missing in now.missing.iter().filter(|missing| !current.missing.contains(missing)) {

@@ -64,6 +64,18 @@ impl Api {
         self.call(&format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"), &request).await
     }
 
+    /// Holds a consumer back until a time (RFC 3339), or lets it go on. Known to nats-server from 2.11 on.
+    pub(super) async fn pause_consumer(
+        &self,
+        stream: &str,
+        consumer: &str,
+        until: Option<&str>,
+    ) -> Result<(), ApiError> {
+        let request = until.map_or_else(|| json!({}), |until| json!({ "pause_until": until }));
+        self.call(&format!("CONSUMER.PAUSE.{stream}.{consumer}"), &request).await?;
+        Ok(())
+    }
+
     pub(super) async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<(), ApiError> {
         found(self.call(&format!("CONSUMER.DELETE.{stream}.{consumer}"), &json!({})).await)?;
         Ok(())

@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
-use super::name;
 use super::stream::{EnsureError, differences, nanos, stream_name};
-use crate::resource::{Channel, ConsumerTemplate, DeliverPolicy, Key};
+use super::{broker, name};
+use crate::filter::Filter;
+use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Controls, DeliverPolicy, Key, Ordering, Subscription};
 
 /// How long JetStream waits for an acknowledgement or a sign of work before it delivers again.
 pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
@@ -16,6 +17,9 @@ pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_ACK_PENDING: i64 = 20_000;
 /// The metadata key that says whose consumer this is. eventing-natss names its own `KN_SUB_...` too.
 const OWNER: &str = "knats.dev/subscription";
+
+/// Until when a consumer is paused whose subscription says so: for good. It tells our pause from an operator's.
+const PAUSED: &str = "2999-01-01T00:00:00Z";
 
 /// A consumer in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +33,19 @@ pub struct Consumer {
 ///
 /// # Errors
 /// [`EnsureError::CannotChange`] when the manifest sets something that JetStream cannot change in a consumer that exists.
-pub async fn ensure(api: &Api, channel: &Channel, subscription: &Key) -> Result<Consumer, EnsureError> {
+pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -> Result<Consumer, EnsureError> {
     let stream = stream_name(channel);
-    let consumer = name::consumer(subscription);
-    let declared = declared_fields(&channel.consumer);
+    let consumer = name::consumer(&subscription.key);
+    let declared = declared_fields(channel, subscription);
     let info = match api.consumer_info(&stream, &consumer).await? {
-        None => api.set_consumer(&stream, &consumer, &new_config(&consumer, subscription, &declared)).await?,
+        None => {
+            let mut config = new_config(&consumer, &subscription.key, &declared);
+            // A consumer that is there goes on where it is.
+            for (field, value) in subscription.controls.start.map(start_fields).unwrap_or_default() {
+                config[field] = value;
+            }
+            api.set_consumer(&stream, &consumer, &config).await?
+        }
         Some(info) => {
             let mut config = info["config"].clone();
             for (field, value) in &declared {
@@ -57,8 +68,24 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Key) -> Result<
             }
         }
     };
+    hold(api, &stream, &consumer, &info, subscription.controls.paused).await?;
     let ack_wait = info["config"]["ack_wait"].as_u64().map_or(DEFAULT_ACK_WAIT, Duration::from_nanos);
     Ok(Consumer { stream, name: consumer, ack_wait })
+}
+
+/// Pauses the consumer at the server too, or takes our own pause back; one that an operator has made stays.
+async fn hold(api: &Api, stream: &str, consumer: &str, info: &Value, paused: bool) -> Result<(), ApiError> {
+    let held = info["config"]["pause_until"].as_str() == Some(PAUSED);
+    let answer = match (paused, held) {
+        (true, false) => api.pause_consumer(stream, consumer, Some(PAUSED)).await,
+        (false, true) => api.pause_consumer(stream, consumer, None).await,
+        _ => return Ok(()),
+    };
+    match answer {
+        // A server before 2.11 does not know how; that nobody pulls is enough.
+        Err(ApiError::NoAnswer(_)) if paused => Ok(()),
+        answer => answer,
+    }
 }
 
 /// Deletes the consumer of a subscription that is gone from the manifests.
@@ -109,28 +136,56 @@ fn new_config(consumer: &str, subscription: &Key, declared: &[(&'static str, Val
     config
 }
 
-fn declared_fields(template: &ConsumerTemplate) -> Vec<(&'static str, Value)> {
-    let (policy, start_sequence, start_time) = match template.deliver_policy {
-        None => (None, None, None),
-        Some(DeliverPolicy::All) => (Some("all"), None, None),
-        Some(DeliverPolicy::Last) => (Some("last"), None, None),
-        Some(DeliverPolicy::New) => (Some("new"), None, None),
-        Some(DeliverPolicy::ByStartSequence(sequence)) => (Some("by_start_sequence"), Some(sequence), None),
-        Some(DeliverPolicy::ByStartTime(time)) => (Some("by_start_time"), None, Some(time.to_string())),
-    };
+/// Where a consumer begins, by the names of JetStream's configuration.
+fn start_fields(policy: DeliverPolicy) -> Vec<(&'static str, Value)> {
+    let named = |name: &str| ("deliver_policy", json!(name));
+    match policy {
+        DeliverPolicy::All => vec![named("all")],
+        DeliverPolicy::Last => vec![named("last")],
+        DeliverPolicy::New => vec![named("new")],
+        DeliverPolicy::ByStartSequence(sequence) => {
+            vec![named("by_start_sequence"), ("opt_start_seq", json!(sequence))]
+        }
+        DeliverPolicy::ByStartTime(time) => {
+            vec![named("by_start_time"), ("opt_start_time", json!(time.to_string()))]
+        }
+    }
+}
+
+/// How many deliveries may wait for their acknowledgement, where somebody says so. JetStream counts over all bridges, so this
+/// bounds them together.
+fn max_ack_pending(template: &ConsumerTemplate, controls: &Controls) -> Option<i64> {
+    if controls.ordering == Ordering::Strict {
+        // Nothing is delivered before the one before it is settled, not even to another bridge.
+        return Some(1);
+    }
+    controls.max_in_flight.map(|limit| i64::from(limit.get())).or(template.max_ack_pending)
+}
+
+fn declared_fields(channel: &Channel, subscription: &Subscription) -> Vec<(&'static str, Value)> {
+    let template = &channel.consumer;
     let replay = template.replay_original.map(|original| if original { "original" } else { "instant" });
     let fields = [
-        ("deliver_policy", policy.map(|value| json!(value))),
-        ("opt_start_seq", start_sequence.map(|value| json!(value))),
-        ("opt_start_time", start_time.map(|value| json!(value))),
         ("ack_wait", template.ack_wait.map(|value| json!(nanos(value)))),
-        ("max_ack_pending", template.max_ack_pending.map(|value| json!(value))),
+        ("max_ack_pending", max_ack_pending(template, &subscription.controls).map(|value| json!(value))),
+        (
+            "filter_subjects",
+            (channel.kind == ChannelKind::Broker).then(|| json!(filter_subjects(channel, subscription))),
+        ),
         ("filter_subject", template.filter_subject.as_ref().map(|value| json!(value))),
         ("replay_policy", replay.map(|value| json!(value))),
         // Only push consumers have a rate limit, and ours pull: `rate_limit_bps` is checked and has no effect.
         ("sample_freq", template.sample_frequency.map(|value| json!(format!("{value}%")))),
     ];
-    fields.into_iter().filter_map(|(field, value)| value.map(|value| (field, value))).collect()
+    let mut declared = template.deliver_policy.map(start_fields).unwrap_or_default();
+    declared.extend(fields.into_iter().filter_map(|(field, value)| value.map(|value| (field, value))));
+    declared
+}
+
+/// What JetStream itself selects for a Trigger that names its types; nothing for one that may want any event.
+fn filter_subjects(channel: &Channel, subscription: &Subscription) -> Vec<String> {
+    let types = subscription.filter.as_ref().and_then(Filter::types);
+    types.map_or_else(Vec::new, |types| broker::filter_subjects(&name::subject(&channel.key), &types))
 }
 
 impl Consumer {

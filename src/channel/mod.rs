@@ -2,6 +2,7 @@
 //! that speaks to NATS; it knows no HTTP.
 
 mod api;
+pub mod broker;
 pub mod connect;
 pub mod consumer;
 pub mod dead_letter;

@@ -3,6 +3,7 @@
 //! The acknowledgements come back over one inbox of ours instead of the client's request multiplexer, because that one keeps
 //! a token for every request that is never answered and waits out the whole timeout after the connection is lost.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,9 +17,10 @@ use serde::Deserialize;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::broker;
 use super::connect::Connection;
 use crate::event::{self, Event, PassThrough};
-use crate::resource::Key;
+use crate::resource::{ChannelKind, Key};
 
 /// JetStream's header for its duplicate window (ADR-22).
 pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -31,6 +33,8 @@ const HEADER_LINE: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub subject: String,
+    /// Whether the events are subject to a broker's rules.
+    pub kind: ChannelKind,
     /// The largest message the stream takes (`maxMsgSize`), headers included, in bytes; `None` when only the server's
     /// `max_payload` bounds it.
     pub max_msg_size: Option<usize>,
@@ -54,6 +58,8 @@ pub enum PublishError {
     TooLarge(String),
     #[error("JetStream refused the event: {0}")]
     Refused(String),
+    #[error("it has come round too often: {} is used up", broker::TTL)]
+    TtlUsedUp,
 }
 
 /// Publishes on one NATS connection. Cheap to clone.
@@ -107,8 +113,26 @@ impl Publisher {
         event: &Event,
         pass_through: &PassThrough,
     ) -> Result<(), PublishError> {
-        let message = self.prepare(target, event, pass_through)?;
-        self.store(&target.subject, message).await
+        let (subject, message) = self.prepare(target, event, pass_through, event.message_id())?;
+        self.store(&subject, message).await
+    }
+
+    /// Stores an event that a delivery leads to: a reply, a dead letter, or the event itself on its way into another channel.
+    /// It is stored once for that delivery, however often it is repeated; but it may well have the id and the source of an
+    /// event that the stream knows, as replies often have those of the event that they answer.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub async fn forward(
+        &self,
+        target: &Target,
+        event: &Event,
+        pass_through: &PassThrough,
+        delivery: &str,
+    ) -> Result<(), PublishError> {
+        let message_id = format!("{}.{delivery}", event.message_id());
+        let (subject, message) = self.prepare(target, event, pass_through, message_id)?;
+        self.store(&subject, message).await
     }
 
     /// Stores all events of a request; returns when JetStream has every one. Sizes are checked first, so that an event that is
@@ -123,8 +147,11 @@ impl Publisher {
         pass_through: &PassThrough,
     ) -> Result<(), PublishError> {
         let messages: Result<Vec<_>, _> =
-            events.iter().map(|event| self.prepare(target, event, pass_through)).collect();
-        try_join_all(messages?.into_iter().map(|message| self.store(&target.subject, message))).await?;
+            events.iter().map(|event| self.prepare(target, event, pass_through, event.message_id())).collect();
+        try_join_all(
+            messages?.into_iter().map(|(subject, message)| async move { self.store(&subject, message).await }),
+        )
+        .await?;
         Ok(())
     }
 
@@ -133,13 +160,24 @@ impl Publisher {
         self.missing.notified().await;
     }
 
-    fn prepare(&self, target: &Target, event: &Event, pass_through: &PassThrough) -> Result<Prepared, PublishError> {
+    /// The message of an event, by the rules of its target, and the subject for it.
+    fn prepare(
+        &self,
+        target: &Target,
+        event: &Event,
+        pass_through: &PassThrough,
+        message_id: String,
+    ) -> Result<(String, Prepared), PublishError> {
+        let (subject, event) = match target.kind {
+            ChannelKind::Channel => (target.subject.clone(), Cow::Borrowed(event)),
+            ChannelKind::Broker => (broker::subject(&target.subject, event.kind()), Cow::Owned(broker::admit(event)?)),
+        };
         let mut message = Prepared::default();
-        let payload = event::nats::encode(event, pass_through, |name, value| message.header(name, value.into_owned()));
-        message.header(MESSAGE_ID, event.message_id());
-        message.payload = payload;
+        message.payload =
+            event::nats::encode(&event, pass_through, |name, value| message.header(name, value.into_owned()));
+        message.header(MESSAGE_ID, message_id);
         self.check_size(&message, target.max_msg_size)?;
-        Ok(message)
+        Ok((subject, message))
     }
 
     pub(super) fn check_size(&self, message: &Prepared, max_msg_size: Option<usize>) -> Result<(), PublishError> {

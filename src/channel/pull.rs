@@ -171,20 +171,45 @@ impl Puller {
         }
     }
 
-    /// Stops asking. What had come and nobody has looked at is left to be given back.
-    pub async fn stop(mut self) -> Vec<Ticket> {
-        let mut left = Vec::new();
+    /// Whether a pull is under way.
+    pub fn is_asking(&self) -> bool {
+        self.outstanding > 0
+    }
+
+    /// Takes back what was asked for, and gives what has come all the same.
+    ///
+    /// # Errors
+    /// When the client is closed for good.
+    pub async fn withdraw(&mut self) -> Result<Vec<Pulled>, PullError> {
+        let left = self.drain().await;
+        self.inbox = self.client.new_inbox();
+        self.subscriber = self.client.subscribe(format!("{}.*", self.inbox)).await.map_err(|_| PullError::Closed)?;
+        Ok(left)
+    }
+
+    /// Stops asking, and gives what has come all the same.
+    pub async fn stop(mut self) -> Vec<Pulled> {
+        self.drain().await
+    }
+
+    async fn drain(&mut self) -> Vec<Pulled> {
+        self.outstanding = 0;
+        let mut messages = Vec::new();
         let draining = async {
-            // The stream ends when all is here that the server had sent before it saw the UNSUB.
+            // The subscription ends when all is here that the server had sent before it saw the UNSUB.
             if self.subscriber.drain().await.is_ok() {
                 while let Some(message) = self.subscriber.next().await {
-                    left.extend(message.reply.and_then(|reply| Ticket::new(self.client.clone(), reply)));
+                    messages.push(message);
                 }
             }
         };
         // Nothing comes while the connection is down.
         let _ = tokio::time::timeout(STOP, draining).await;
-        left
+        messages
+            .into_iter()
+            .filter(|message| message.status.is_none())
+            .filter_map(|message| self.read(message))
+            .collect()
     }
 
     fn status(&mut self, status: StatusCode, message: &Message) -> Result<Option<Pulled>, PullError> {

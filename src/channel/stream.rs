@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
-use super::name;
 use super::publish::Target;
-use crate::resource::{Channel, Discard, Retention, Source, Storage, StreamTemplate};
+use super::{broker, name};
+use crate::resource::{Channel, ChannelKind, Discard, Retention, Source, Storage, StreamTemplate};
 
 /// How long events are kept when the manifest does not say.
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -49,7 +49,7 @@ pub async fn ensure(api: &Api, channel: &Channel) -> Result<Target, EnsureError>
         },
     };
     let max_msg_size = config["max_msg_size"].as_u64().and_then(|size| usize::try_from(size).ok());
-    Ok(Target { subject, max_msg_size: max_msg_size.filter(|size| *size > 0) })
+    Ok(Target { subject, kind: channel.kind, max_msg_size: max_msg_size.filter(|size| *size > 0) })
 }
 
 async fn adopt(
@@ -64,8 +64,8 @@ async fn adopt(
         config[field] = declared;
     }
     let mut subjects: Vec<Value> = existing["subjects"].as_array().cloned().unwrap_or_default();
-    for wanted in std::iter::once(subject).chain(channel.stream.additional_subjects.iter().map(String::as_str)) {
-        let covered = subjects.iter().filter_map(Value::as_str).any(|pattern| covers(pattern, wanted));
+    for wanted in wanted_subjects(channel, subject) {
+        let covered = subjects.iter().filter_map(Value::as_str).any(|pattern| covers(pattern, &wanted));
         if !covered {
             subjects.push(json!(wanted));
         }
@@ -89,12 +89,19 @@ async fn adopt(
     }
 }
 
-fn new_config(channel: &Channel, stream: &str, subject: &str) -> Value {
+fn wanted_subjects(channel: &Channel, subject: &str) -> Vec<String> {
     let mut subjects = vec![subject.to_owned()];
+    if channel.kind == ChannelKind::Broker {
+        subjects.push(broker::all_subjects(subject));
+    }
     subjects.extend(channel.stream.additional_subjects.iter().filter(|more| *more != subject).cloned());
+    subjects
+}
+
+fn new_config(channel: &Channel, stream: &str, subject: &str) -> Value {
     let mut config = json!({
         "name": stream,
-        "subjects": subjects,
+        "subjects": wanted_subjects(channel, subject),
         "retention": "limits",
         "storage": "file",
         "discard": "old",
@@ -180,7 +187,8 @@ pub(super) fn differences(existing: &Value, wanted: &Value) -> Vec<String> {
     let differs = |field: &str, value: &Value| {
         let there = &existing[field];
         // The server leaves out what is false or zero.
-        let absent = there.is_null() && (value == &json!(false) || value == &json!(0) || value == &json!(""));
+        let empty = [json!(false), json!(0), json!(""), json!([])];
+        let absent = there.is_null() && empty.contains(value);
         there != value && !absent
     };
     fields

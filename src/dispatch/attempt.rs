@@ -8,106 +8,187 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::sync::Semaphore;
 
 use super::Context;
+use super::breaker::Contact;
 use super::policy::{self, Next};
 use super::slots::Slot;
+use crate::channel::broker;
 use crate::channel::dead_letter::Provenance;
 use crate::channel::{Poison, PublishError, Stored};
 use crate::event::{Event, PassThrough};
-use crate::sink::{Answer, Failure, Outcome, Purpose, Request, Sink};
+use crate::sink::{Answer, DeliveryId, Failure, Outcome, Purpose, Request, Sink};
 
 /// How long an event waits to be tried again when its dead letter could not even be kept.
 const NOT_KEPT_WAIT: Duration = Duration::from_secs(2);
 
+/// What became of an event that was at work.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) sequence: u64,
+    /// Its key, when events with one key go one after the other.
+    pub(super) lane: Option<String>,
+    pub(super) contact: Contact,
+    /// JetStream delivers it again after this; `None` when it is settled for good.
+    pub(super) returns_in: Option<Duration>,
+}
+
+/// An event on its way through one delivery.
+pub(super) struct Work {
+    pub(super) stored: Stored,
+    /// How often it may still come round, when it comes from a broker. Subscribers are not shown it.
+    ttl: Option<String>,
+    lane: Option<String>,
+}
+
+impl Work {
+    pub(super) fn new(mut stored: Stored, lane: Option<String>) -> Self {
+        let ttl = stored.event.attribute(broker::TTL).map(str::to_owned);
+        stored.event.remove_extension(broker::TTL);
+        Self { stored, ttl, lane }
+    }
+
+    fn sequence(&self) -> u64 {
+        self.stored.ticket.place().stream_sequence
+    }
+
+    fn attempt(&self) -> u64 {
+        self.stored.ticket.place().delivered
+    }
+
+    pub(super) async fn settle(self, contact: Contact) -> Report {
+        self.stored.ticket.acknowledge().await;
+        Report { sequence: self.sequence(), lane: self.lane, contact, returns_in: None }
+    }
+
+    async fn retry_after(self, wait: Duration, contact: Contact) -> Report {
+        self.stored.ticket.retry_after(wait).await;
+        Report { sequence: self.sequence(), lane: self.lane, contact, returns_in: Some(wait) }
+    }
+}
+
 /// Delivers a stored event and settles it.
-pub(super) async fn run(context: Context, stored: Stored, slots: Arc<Semaphore>) {
+pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> Report {
     let mut slot = Slot::take(slots).await;
     let (plan, _) = &*context;
     let (sink, purpose) = match (&plan.subscriber, &plan.reply) {
         (Some(subscriber), _) => (subscriber, Purpose::Subscriber),
         // A subscription without subscriber sends its events straight to where replies would go.
         (None, Some(reply)) => (reply, Purpose::Reply),
-        (None, None) => return stored.ticket.acknowledge().await,
+        (None, None) => return work.settle(Contact::None).await,
     };
-    let outcome = sink.deliver(request(&context, purpose, &stored.event, &stored.pass_through)).await;
-    match outcome {
-        Outcome::Accepted(Answer::Nothing | Answer::OtherBody) => stored.ticket.acknowledge().await,
-        Outcome::Accepted(Answer::Reply(reply)) => send_reply(&context, &stored, *reply, &mut slot).await,
+    let request = request(&context, &work, purpose, &work.stored.event, &work.stored.pass_through);
+    match sink.deliver(request).await {
+        Outcome::Accepted(Answer::Reply(reply)) => answer(&context, work, *reply, &mut slot).await,
         Outcome::Accepted(Answer::InvalidReply(failure)) => {
-            give_up(&context, &stored, sink, &failure, &stored.pass_through, &mut slot).await;
+            let pass_through = work.stored.pass_through.clone();
+            give_up(&context, work, sink, &failure, &pass_through, &mut slot).await
         }
-        Outcome::Failed(failure) => {
-            let attempt = stored.ticket.place().delivered;
-            match policy::after_failure(&failure, attempt, &plan.delivery, fastrand::f64()) {
-                Next::RetryAfter(wait) => {
-                    tracing::debug!(
-                        subscription = %plan.subscription, id = stored.event.id(), source = stored.event.source(),
-                        code = failure.code, attempt, wait_ms = wait.as_millis(), "attempt failed, retry is due"
-                    );
-                    stored.ticket.retry_after(wait).await;
-                }
-                Next::GiveUp => give_up(&context, &stored, sink, &failure, &stored.pass_through, &mut slot).await,
-            }
+        Outcome::Accepted(Answer::OtherBody) if plan.of_broker => {
+            let failure = Failure::answered(502, "the answer's body is no CloudEvent".into(), None);
+            failed(&context, work, sink, failure, &mut slot).await
         }
+        Outcome::Accepted(Answer::Nothing | Answer::OtherBody) => work.settle(Contact::Reached).await,
+        Outcome::Failed(failure) => failed(&context, work, sink, failure, &mut slot).await,
     }
 }
 
 /// Sets a message aside that is no event.
-pub(super) async fn set_aside(context: Context, poison: Poison) {
+pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
     let (plan, shared) = &*context;
-    match shared.dead_letters.set_aside(&plan.subscription, &poison.message, &poison.reason).await {
+    let sequence = poison.message.sequence;
+    let kept = shared.dead_letters.set_aside(&plan.subscription, &poison.message, &poison.reason).await;
+    let returns_in = match kept {
         Ok(()) => {
             tracing::error!(
-                subscription = %plan.subscription, stream = poison.message.stream, sequence = poison.message.sequence,
+                subscription = %plan.subscription, stream = poison.message.stream, sequence,
                 reason = poison.reason, "message set aside: it claims to be a CloudEvent and is not valid"
             );
             poison.ticket.acknowledge().await;
+            None
         }
         Err(error) => {
             tracing::warn!(subscription = %plan.subscription, %error, "a poison message could not be set aside yet");
             poison.ticket.retry_after(NOT_KEPT_WAIT).await;
+            Some(NOT_KEPT_WAIT)
+        }
+    };
+    Report { sequence, lane: None, contact: Contact::None, returns_in }
+}
+
+/// What follows an attempt that failed: another one, or the end.
+pub(super) async fn failed(context: &Context, work: Work, sink: &Sink, failure: Failure, slot: &mut Slot) -> Report {
+    let (plan, _) = &**context;
+    match policy::after_failure(&failure, work.attempt(), &plan.delivery, fastrand::f64()) {
+        Next::RetryAfter(wait) => {
+            let event = &work.stored.event;
+            tracing::debug!(
+                subscription = %plan.subscription, id = event.id(), source = event.source(), code = failure.code,
+                attempt = work.attempt(), wait_ms = wait.as_millis(), "attempt failed, retry is due"
+            );
+            let contact = Contact::of(&failure);
+            work.retry_after(wait, contact).await
+        }
+        Next::GiveUp => {
+            let pass_through = work.stored.pass_through.clone();
+            give_up(context, work, sink, &failure, &pass_through, slot).await
         }
     }
 }
 
-async fn send_reply(context: &Context, stored: &Stored, reply: (Event, PassThrough), slot: &mut Slot) {
+/// Sends an answer on to where replies go.
+async fn answer(context: &Context, work: Work, reply: (Event, PassThrough), slot: &mut Slot) -> Report {
     let (plan, _) = &**context;
-    let Some(sink) = &plan.reply else { return stored.ticket.acknowledge().await };
-    let (event, pass_through) = reply;
-    let pass_through = pass_through.with_trace_of(&stored.pass_through);
-    match persist(context, sink, Purpose::Reply, &event, &pass_through, slot).await {
-        Ok(()) => stored.ticket.acknowledge().await,
-        Err(failure) => give_up(context, stored, sink, &failure, &pass_through, slot).await,
+    let Some(sink) = &plan.reply else { return work.settle(Contact::Reached).await };
+    let (mut event, pass_through) = reply;
+    let pass_through = pass_through.with_trace_of(&work.stored.pass_through);
+    if !plan.of_broker {
+        return match persist(context, &work, sink, Purpose::Reply, &event, &pass_through, slot).await {
+            Ok(()) => work.settle(Contact::Reached).await,
+            Err(failure) => give_up(context, work, sink, &failure, &pass_through, slot).await,
+        };
+    }
+    // In a broker, a reply that cannot be stored is a failed delivery: the subscriber is asked again (Knative's broker
+    // specification), and the reply counts down what its event had left.
+    if let Some(ttl) = &work.ttl
+        && let Err(error) = event.set_extension(broker::TTL, ttl)
+    {
+        tracing::warn!(%error, "a reply goes without its loop guard");
+    }
+    match sink.deliver(request(context, &work, Purpose::Reply, &event, &pass_through)).await {
+        Outcome::Accepted(_) => work.settle(Contact::Reached).await,
+        Outcome::Failed(failure) => failed(context, work, sink, Failure { unreachable: false, ..failure }, slot).await,
     }
 }
 
 /// The original event ends as a dead letter: at its sink, or kept.
 async fn give_up(
     context: &Context,
-    stored: &Stored,
+    work: Work,
     failed: &Sink,
     failure: &Failure,
     pass_through: &PassThrough,
     slot: &mut Slot,
-) {
+) -> Report {
     let (plan, _) = &**context;
-    let letter = dead_letter(&stored.event, &failed.address(), failure);
+    let contact = Contact::of(&failure);
+    let letter = dead_letter(&work, &failed.address(), failure);
     if let Some(sink) = &plan.dead_letter_sink {
-        match persist(context, sink, Purpose::DeadLetter, &letter, pass_through, slot).await {
-            Ok(()) => return stored.ticket.acknowledge().await,
+        match persist(context, &work, sink, Purpose::DeadLetter, &letter, pass_through, slot).await {
+            Ok(()) => return work.settle(contact).await,
             Err(refusal) => tracing::warn!(
                 subscription = %plan.subscription, id = letter.id(), source = letter.source(),
                 sink = sink.address(), code = refusal.code, "the dead letter sink failed, the event is kept"
             ),
         }
     }
-    match keep(context, stored, letter, pass_through).await {
-        Ok(()) => stored.ticket.acknowledge().await,
+    match keep(context, &work, letter, pass_through).await {
+        Ok(()) => work.settle(contact).await,
         Err(error) => {
+            let event = &work.stored.event;
             tracing::warn!(
-                subscription = %plan.subscription, id = stored.event.id(), source = stored.event.source(),
+                subscription = %plan.subscription, id = event.id(), source = event.source(),
                 %error, "a dead letter could not be kept yet, its event comes again"
             );
-            stored.ticket.retry_after(NOT_KEPT_WAIT).await;
+            work.retry_after(NOT_KEPT_WAIT, contact).await
         }
     }
 }
@@ -115,6 +196,7 @@ async fn give_up(
 /// Delivers within the subscription's retries, in memory. A crash on the way brings the whole event again.
 async fn persist(
     context: &Context,
+    work: &Work,
     sink: &Sink,
     purpose: Purpose,
     event: &Event,
@@ -124,7 +206,7 @@ async fn persist(
     let (plan, _) = &**context;
     let mut attempt = 1;
     loop {
-        let failure = match sink.deliver(request(context, purpose, event, pass_through)).await {
+        let failure = match sink.deliver(request(context, work, purpose, event, pass_through)).await {
             Outcome::Accepted(_) => return Ok(()),
             Outcome::Failed(failure) => failure,
         };
@@ -139,46 +221,61 @@ async fn persist(
 /// Keeps a dead letter in JetStream. The attributes that tell of the failure go where they leave no room for the event.
 async fn keep(
     context: &Context,
-    stored: &Stored,
+    work: &Work,
     mut letter: Event,
     pass_through: &PassThrough,
 ) -> Result<(), PublishError> {
     let (plan, shared) = &**context;
-    let provenance = Provenance { stream: &plan.consumer.stream, sequence: stored.ticket.place().stream_sequence };
+    let provenance = Provenance { stream: &plan.consumer.stream, sequence: work.sequence() };
     for dispensable in ["knativeerrordata", "knativeerrordest", "knativeerrorcode"] {
         match shared.dead_letters.keep(&plan.subscription, provenance, &letter, pass_through).await {
             Err(PublishError::TooLarge(_)) => letter.remove_extension(dispensable),
             kept => return kept,
         }
     }
-    shared.dead_letters.keep(&plan.subscription, provenance, &stored.event, &stored.pass_through).await
+    shared.dead_letters.keep(&plan.subscription, provenance, &work.stored.event, &work.stored.pass_through).await
 }
 
-/// The original with Knative's error attributes, newest failure first.
-fn dead_letter(event: &Event, destination: &str, failure: &Failure) -> Event {
-    let mut letter = event.clone();
+/// The original with Knative's error attributes, the newest failure in place of older ones. It keeps its loop guard: a dead
+/// letter sink may be a broker.
+fn dead_letter(work: &Work, destination: &str, failure: &Failure) -> Event {
+    let mut letter = work.stored.event.clone();
     letter.remove_extension("knativeerrordata");
     let attributes = [
-        ("knativeerrordest", destination.to_owned()),
-        ("knativeerrorcode", failure.code.to_string()),
-        ("knativeerrordata", STANDARD.encode(&failure.body)),
+        ("knativeerrordest", Some(destination.to_owned())),
+        ("knativeerrorcode", Some(failure.code.to_string())),
+        ("knativeerrordata", Some(STANDARD.encode(&failure.body))),
+        (broker::TTL, work.ttl.clone()),
     ];
     for (name, value) in attributes {
-        if let Err(error) = letter.set_extension(name, &value) {
-            tracing::warn!(%error, id = event.id(), source = event.source(), "a dead letter goes without {name}");
+        if let Some(value) = value
+            && let Err(error) = letter.set_extension(name, &value)
+        {
+            tracing::warn!(%error, id = letter.id(), source = letter.source(), "a dead letter goes without {name}");
         }
     }
     letter
 }
 
-fn request<'a>(context: &'a Context, purpose: Purpose, event: &'a Event, pass_through: &'a PassThrough) -> Request<'a> {
+fn request<'a>(
+    context: &'a Context,
+    work: &Work,
+    purpose: Purpose,
+    event: &'a Event,
+    pass_through: &'a PassThrough,
+) -> Request<'a> {
     let (plan, _) = &**context;
     Request {
         event,
         pass_through,
         purpose,
+        delivery: DeliveryId {
+            stream: &plan.consumer.stream,
+            consumer: &plan.consumer.name,
+            sequence: work.sequence(),
+        },
         namespace: plan.subscription.namespace(),
         format: plan.delivery.format,
-        timeout: plan.delivery.timeout.unwrap_or(plan.request_timeout),
+        timeout: plan.timeout(),
     }
 }

@@ -9,6 +9,8 @@ use tokio::sync::{Notify, watch};
 pub enum State {
     /// It pulls; nothing speaks against it.
     Pulling,
+    /// It wants no further events for now, and why.
+    Held(String),
     /// It cannot pull although it should, and why.
     Stalled(String),
     /// Its consumer or stream is gone and must be made again.

@@ -18,8 +18,13 @@
 //! ```
 
 mod attempt;
+mod batch;
+mod breaker;
 mod health;
+mod lanes;
+mod pace;
 pub mod policy;
+mod returning;
 mod slots;
 mod worker;
 
@@ -27,7 +32,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::{Api, Connection, Consumer, DeadLetters};
-use crate::resource::{Delivery, Key};
+use crate::filter::Filter;
+use crate::resource::{Breaker, Controls, Delivery, Key};
 use crate::sink::Sink;
 
 pub use health::{Health, State};
@@ -42,8 +48,29 @@ pub struct Plan {
     pub reply: Option<Sink>,
     pub dead_letter_sink: Option<Sink>,
     pub delivery: Delivery,
+    /// Which events it wants; all when there is none.
+    pub filter: Option<Filter>,
+    pub controls: Controls,
+    /// A Trigger: replies re-enter, and whatever else a broker asks for.
+    pub of_broker: bool,
     /// Bounds one request where `delivery.timeout` is not set.
     pub request_timeout: Duration,
+}
+
+impl Plan {
+    fn timeout(&self) -> Duration {
+        self.delivery.timeout.unwrap_or(self.request_timeout)
+    }
+
+    /// Whether a sink that cannot be reached holds its events back. Holding beats a pile of kept dead letters; a dead letter
+    /// sink is where its owner wants them.
+    fn has_breaker(&self) -> bool {
+        match self.controls.breaker {
+            Breaker::Auto => self.dead_letter_sink.is_none(),
+            Breaker::On => true,
+            Breaker::Off => false,
+        }
+    }
 }
 
 /// What all subscriptions share.

@@ -83,7 +83,7 @@ pub fn encode_structured(event: &Event, headers: &mut HeaderMap) -> Bytes {
 }
 
 /// Writes the content type of batched mode and gives the JSON body.
-pub fn encode_batch(events: &[Event], headers: &mut HeaderMap) -> Bytes {
+pub fn encode_batch(events: &[&Event], headers: &mut HeaderMap) -> Bytes {
     put(headers, CONTENT_TYPE.as_str(), media_type::EVENT_BATCH);
     json::encode_batch(events)
 }
@@ -201,7 +201,7 @@ mod tests {
             let body = encode_structured(&event, &mut headers);
             assert_eq!(decode(&headers, body), Ok(vec![event.clone()]));
             let mut headers = HeaderMap::new();
-            let body = encode_batch(&[event.clone(), event.clone()], &mut headers);
+            let body = encode_batch(&[&event, &event], &mut headers);
             assert_eq!(decode(&headers, body), Ok(vec![event.clone(), event]));
         }
     }

@@ -58,10 +58,10 @@ impl Error {
         match self {
             Self::NoSuchPath(_) | Self::NoSuchHost(_) | Self::NotDeclared(_) | Self::NoDefault => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooLarge { .. } | Self::Publish(PublishError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge { .. } | Self::Publish(PublishError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Event(event::Error::UnsupportedFormat(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::BodyBroken(_) | Self::Event(_) => StatusCode::BAD_REQUEST,
+            Self::BodyBroken(_) | Self::Event(_) | Self::Publish(PublishError::TtlUsedUp) => StatusCode::BAD_REQUEST,
             Self::TooMany(_) | Self::NotConnected | Self::NotInPlace(_) | Self::NoMemory | Self::Publish(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -72,7 +72,9 @@ impl Error {
     /// Whether some of the request may be stored, and whether repeating it is of use.
     fn advice(&self) -> &'static str {
         match self {
-            Self::Publish(PublishError::TooLarge { .. }) => "Nothing was stored; the same request will fail again.",
+            Self::Publish(PublishError::TooLarge(_) | PublishError::TtlUsedUp) => {
+                "Nothing was stored; the same request will fail again."
+            }
             // The dedupe id is made of source and id.
             Self::Publish(_) | Self::Panicked => {
                 "Repeating the request is safe: within the stream's duplicate window an event with the same source and id is \

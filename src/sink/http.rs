@@ -9,7 +9,7 @@ use reqwest::{Response, Url};
 
 use super::client::no_answer;
 use super::outcome::{Answer, Failure, Outcome, retry_after};
-use super::{Client, Purpose, Request};
+use super::{BatchRequest, Client, Purpose, Request};
 use crate::event::{self, PassThrough};
 use crate::resource::Format;
 
@@ -48,21 +48,33 @@ impl HttpSink {
     }
 
     pub(super) async fn deliver(&self, request: Request<'_>) -> Outcome {
+        let (headers, body) = compose(request);
+        self.post(headers, body, request.purpose, request.timeout).await
+    }
+
+    pub(super) async fn deliver_batch(&self, request: BatchRequest<'_>) -> Outcome {
+        let mut headers = HeaderMap::new();
+        let body = event::http::encode_batch(request.events, &mut headers);
+        name_namespace(&mut headers, request.namespace);
+        // A batch asks for no reply, and gets none looked at.
+        self.post(headers, body, Purpose::Reply, request.timeout).await
+    }
+
+    async fn post(&self, headers: HeaderMap, body: Bytes, purpose: Purpose, timeout: Duration) -> Outcome {
         let url = match &self.url {
             Ok(url) => url,
             Err(reason) => return Outcome::Failed(Failure::no_answer(reason)),
         };
-        let (headers, body) = compose(request);
         let exchange = async {
-            let sent = self.client.post(url.clone()).headers(headers).body(body).send().await;
-            match sent {
-                Ok(response) => read(response, request.purpose).await,
+            match self.client.post(url.clone()).headers(headers).body(body).send().await {
+                Ok(response) => read(response, purpose).await,
+                Err(error) if error.is_connect() => Outcome::Failed(Failure::unreachable(&no_answer(&error).0)),
                 Err(error) => Outcome::Failed(Failure::no_answer(&no_answer(&error).0)),
             }
         };
-        match tokio::time::timeout(request.timeout, exchange).await {
+        match tokio::time::timeout(timeout, exchange).await {
             Ok(outcome) => outcome,
-            Err(_) => Outcome::Failed(Failure::no_answer(&format!("no answer within {:?}", request.timeout))),
+            Err(_) => Outcome::Failed(Failure::no_answer(&format!("no answer within {timeout:?}"))),
         }
     }
 }
@@ -74,14 +86,18 @@ fn compose(request: Request<'_>) -> (HeaderMap, Bytes) {
         Format::Binary => event::http::encode_binary(request.event, &mut headers),
         Format::Json => event::http::encode_structured(request.event, &mut headers),
     };
-    // A namespace is a DNS label, so it is always a header value.
-    if let Ok(namespace) = HeaderValue::from_str(request.namespace) {
-        headers.insert(KN_NAMESPACE, namespace);
-    }
+    name_namespace(&mut headers, request.namespace);
     if request.purpose == Purpose::Subscriber {
         headers.insert(PREFER, PREFER_REPLY);
     }
     (headers, body)
+}
+
+fn name_namespace(headers: &mut HeaderMap, namespace: &str) {
+    // A namespace is a DNS label, so it is always a header value.
+    if let Ok(namespace) = HeaderValue::from_str(namespace) {
+        headers.insert(KN_NAMESPACE, namespace);
+    }
 }
 
 async fn read(mut response: Response, purpose: Purpose) -> Outcome {
@@ -96,7 +112,7 @@ async fn read(mut response: Response, purpose: Purpose) -> Outcome {
     let may_reply = purpose == Purpose::Subscriber && matches!(code, 200 | 201 | 203..=206);
     if !may_reply || !claims_event(response.headers()) {
         let body = beginning(&mut response, 1).await;
-        return Outcome::Accepted(if body.is_empty() { Answer::Nothing } else { Answer::OtherBody });
+        return Outcome::Accepted(if may_reply && !body.is_empty() { Answer::OtherBody } else { Answer::Nothing });
     }
     match whole(&mut response).await {
         Ok(body) => Outcome::Accepted(reply(response.headers(), body)),

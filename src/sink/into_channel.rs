@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::Request;
 use super::outcome::{Answer, Failure, Outcome};
-use crate::channel::{PublishError, Publisher, Targets};
+use super::{BatchRequest, DeliveryId, Request};
+use crate::channel::{PublishError, Publisher, Target, Targets};
+use crate::event::{Event, PassThrough};
 use crate::resource::{Destination, Key};
 
 /// Publishes into one channel.
@@ -24,20 +25,41 @@ impl ChannelSink {
     }
 
     pub(super) async fn deliver(&self, request: Request<'_>) -> Outcome {
-        let target = self.targets.borrow().get(&self.channel).cloned().flatten();
-        let Some(target) = target else {
-            let text = format!("channel {} is not in place", self.channel);
-            return Outcome::Failed(Failure::answered(404, Bytes::from(text), None));
-        };
-        match self.publisher.publish(&target, request.event, request.pass_through).await {
-            Ok(()) => Outcome::Accepted(Answer::Nothing),
-            Err(error) => Outcome::Failed(failure(&error)),
-        }
+        let Some(target) = self.target() else { return self.not_in_place() };
+        let DeliveryId { stream, consumer, sequence } = request.delivery;
+        let delivery = format!("{stream}.{consumer}.{sequence}.{:?}", request.purpose);
+        outcome(self.publisher.forward(&target, request.event, request.pass_through, &delivery).await)
+    }
+
+    pub(super) async fn deliver_batch(&self, request: BatchRequest<'_>) -> Outcome {
+        let Some(target) = self.target() else { return self.not_in_place() };
+        let events: Vec<Event> = request.events.iter().map(|event| (*event).clone()).collect();
+        outcome(self.publisher.publish_all(&target, &events, &PassThrough::default()).await)
+    }
+
+    fn target(&self) -> Option<Target> {
+        self.targets.borrow().get(&self.channel).cloned().flatten()
+    }
+
+    fn not_in_place(&self) -> Outcome {
+        let text = format!("channel {} is not in place", self.channel);
+        Outcome::Failed(Failure::answered(404, Bytes::from(text), None))
+    }
+}
+
+fn outcome(stored: Result<(), PublishError>) -> Outcome {
+    match stored {
+        Ok(()) => Outcome::Accepted(Answer::Nothing),
+        Err(error) => Outcome::Failed(failure(&error)),
     }
 }
 
 /// The answers that the channel's ingress would have given.
 fn failure(error: &PublishError) -> Failure {
-    let code = if matches!(error, PublishError::TooLarge(_)) { 413 } else { 503 };
+    let code = match error {
+        PublishError::TooLarge(_) => 413,
+        PublishError::TtlUsedUp => 400,
+        _ => 503,
+    };
     Failure::answered(code, Bytes::from(error.to_string()), None)
 }

@@ -31,10 +31,27 @@ pub struct Request<'a> {
     pub event: &'a Event,
     pub pass_through: &'a PassThrough,
     pub purpose: Purpose,
+    pub delivery: DeliveryId<'a>,
     /// Sent as `Kn-Namespace`.
     pub namespace: &'a str,
     pub format: Format,
     /// Bounds the whole exchange, the answer's body included.
+    pub timeout: Duration,
+}
+
+/// Names the delivery that a request belongs to: the same for every repetition of it, and for no other.
+#[derive(Debug, Clone, Copy)]
+pub struct DeliveryId<'a> {
+    pub stream: &'a str,
+    pub consumer: &'a str,
+    pub sequence: u64,
+}
+
+/// Many events on their way to a destination, as one request.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchRequest<'a> {
+    pub events: &'a [&'a Event],
+    pub namespace: &'a str,
     pub timeout: Duration,
 }
 
@@ -51,6 +68,14 @@ impl Sink {
         match self {
             Self::Http(sink) => sink.deliver(request).await,
             Self::Channel(sink) => sink.deliver(request).await,
+        }
+    }
+
+    /// Delivers many at once. What the answer holds beside its status is of no account.
+    pub async fn deliver_batch(&self, request: BatchRequest<'_>) -> Outcome {
+        match self {
+            Self::Http(sink) => sink.deliver_batch(request).await,
+            Self::Channel(sink) => sink.deliver_batch(request).await,
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Failure {
     /// The beginning of the answer's body, at most [`Failure::BODY_LIMIT`] bytes; of our own words when there was no answer.
     pub body: Bytes,
     pub retryable: bool,
+    /// Nobody is there, or only somebody who says that nobody is (503).
+    pub unreachable: bool,
     /// What the answer asked for, when its status is one on which that counts (429, 503).
     pub retry_after: Option<Duration>,
 }
@@ -44,24 +46,30 @@ impl Failure {
     /// Bytes of a body that a dead letter tells of, so that their base64 has at most 1024 characters.
     pub const BODY_LIMIT: usize = 768;
 
-    /// No answer: nobody there, a broken connection, a timeout.
+    /// No answer: a broken connection, a timeout.
     pub fn no_answer(reason: &str) -> Self {
         let mut body = Bytes::from(format!("dispatch error: {reason}"));
         body.truncate(Self::BODY_LIMIT);
-        Self { code: 500, body, retryable: true, retry_after: None }
+        Self { code: 500, body, retryable: true, unreachable: false, retry_after: None }
+    }
+
+    /// No connection: nobody there, no such name.
+    pub fn unreachable(reason: &str) -> Self {
+        Self { unreachable: true, ..Self::no_answer(reason) }
     }
 
     /// An answer that says no.
     pub fn answered(code: u16, body: Bytes, retry_after: Option<Duration>) -> Self {
         let counts = matches!(code, 429 | 503);
-        Self { code, body, retryable: is_retryable(code), retry_after: retry_after.filter(|_| counts) }
+        let retry_after = retry_after.filter(|_| counts);
+        Self { code, body, retryable: is_retryable(code), unreachable: code == 503, retry_after }
     }
 
     /// An answer that says yes and holds an event that is none.
     pub fn invalid_reply(reason: &str) -> Self {
         let mut body = Bytes::from(reason.to_owned());
         body.truncate(Self::BODY_LIMIT);
-        Self { code: 502, body, retryable: false, retry_after: None }
+        Self { code: 502, body, retryable: false, unreachable: false, retry_after: None }
     }
 }
 

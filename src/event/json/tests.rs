@@ -236,7 +236,7 @@ fn a_batch_is_whole_or_refused() {
     let batch = |body: &str| decode_batch(&Bytes::copy_from_slice(body.as_bytes()));
     assert_eq!(batch(" [] "), Ok(vec![]));
     let events = [min(), full()];
-    assert_eq!(decode_batch(&encode_batch(&events)).unwrap(), events);
+    assert_eq!(decode_batch(&encode_batch(&events.iter().collect::<Vec<_>>())).unwrap(), events);
     assert_eq!(encode_batch(&[]), "[]");
 
     let event = |version: &str| format!(r#"{{"specversion":"{version}","id":"1","source":"/s","type":"t"}}"#);

@@ -15,8 +15,8 @@ pub fn encode(event: &Event) -> Bytes {
 }
 
 /// One JSON array of such objects.
-pub fn encode_batch(events: &[Event]) -> Bytes {
-    let mut out = Vec::with_capacity(events.iter().map(capacity).sum::<usize>() + 2);
+pub fn encode_batch(events: &[&Event]) -> Bytes {
+    let mut out = Vec::with_capacity(events.iter().map(|event| capacity(event)).sum::<usize>() + 2);
     out.push(b'[');
     for (index, event) in events.iter().enumerate() {
         if index > 0 {

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::resource::ChannelKind;
 
 const MAX_PAYLOAD: usize = 1000;
 
@@ -71,7 +72,7 @@ struct Ingress {
 
 impl Ingress {
     fn new(way: Way, default_channel: Option<&str>) -> Self {
-        let target = |subject: &str| Some(Target { subject: subject.to_owned(), max_msg_size: None });
+        let target = |subject: &str| Some(Target { subject: subject.to_owned(), kind: ChannelKind::Channel, max_msg_size: None });
         let routes = [
             (key("default/foo"), target("foo.default")),
             (key("default/bar"), target("bar.default")),

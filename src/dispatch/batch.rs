@@ -1,0 +1,78 @@
+//! Many events in one request: gathered until there are enough or the first has waited long enough; an answer counts for all.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::Context;
+use super::attempt::{self, Report, Work};
+use super::breaker::Contact;
+use super::slots::Slot;
+use crate::event::Event;
+use crate::resource::Batch;
+use crate::sink::{BatchRequest, Failure, Outcome};
+
+/// The events that wait for their batch to be full.
+pub(super) struct Gathering {
+    limits: Batch,
+    works: Vec<Work>,
+    due: Option<Instant>,
+}
+
+impl Gathering {
+    pub(super) fn new(limits: Batch) -> Self {
+        Self { limits, works: Vec::new(), due: None }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        usize::try_from(self.limits.size.get()).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.works.len()
+    }
+
+    /// When what is here goes, full or not.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Takes one more; gives the batch when it is full.
+    pub(super) fn add(&mut self, work: Work, now: Instant) -> Option<Vec<Work>> {
+        self.due.get_or_insert(now + self.limits.wait);
+        self.works.push(work);
+        if self.works.len() < self.size() { None } else { Some(self.take()) }
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Work> {
+        self.due = None;
+        std::mem::take(&mut self.works)
+    }
+}
+
+/// Delivers a batch and settles each of its events.
+pub(super) async fn run(context: Context, works: Vec<Work>, slots: Arc<Semaphore>) -> Vec<Report> {
+    let mut slot = Slot::take(slots).await;
+    let (plan, _) = &*context;
+    let Some(sink) = plan.subscriber.as_ref().or(plan.reply.as_ref()) else {
+        return join_all(works.into_iter().map(|work| work.settle(Contact::None))).await;
+    };
+    let events: Vec<&Event> = works.iter().map(|work| &work.stored.event).collect();
+    let request = BatchRequest { events: &events, namespace: plan.subscription.namespace(), timeout: plan.timeout() };
+    match sink.deliver_batch(request).await {
+        Outcome::Accepted(_) => join_all(works.into_iter().map(|work| work.settle(Contact::Reached))).await,
+        Outcome::Failed(failure) => each_failed(&context, works, &failure, &mut slot).await,
+    }
+}
+
+async fn each_failed(context: &Context, works: Vec<Work>, failure: &Failure, slot: &mut Slot) -> Vec<Report> {
+    let (plan, _) = &**context;
+    let mut reports = Vec::with_capacity(works.len());
+    for work in works {
+        let Some(sink) = plan.subscriber.as_ref().or(plan.reply.as_ref()) else { continue };
+        reports.push(attempt::failed(context, work, sink, failure.clone(), slot).await);
+    }
+    reports
+}
