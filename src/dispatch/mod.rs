@@ -20,6 +20,7 @@
 mod attempt;
 mod batch;
 mod breaker;
+mod desk;
 mod health;
 mod lanes;
 mod pace;

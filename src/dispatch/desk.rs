@@ -1,0 +1,282 @@
+//! The events that a subscription holds: which ones wait for which, how much room is left, and what came of each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+
+use super::Context;
+use super::attempt::{self, Report, Work};
+use super::batch::{self, Gathering};
+use super::breaker::Breaker;
+use super::lanes::{Entry, Lanes};
+use super::returning::Returning;
+use super::slots::{MAX_HELD, MAX_IN_FLIGHT};
+use crate::channel::{Poison, Stored, Ticket};
+use crate::filter::{Filter, Verdict};
+use crate::resource::Ordering;
+
+/// The desk of one subscription.
+pub(super) struct Desk {
+    context: Context,
+    slots: Arc<Semaphore>,
+    at_work: FuturesUnordered<BoxFuture<'static, Vec<Report>>>,
+    /// The tickets of the events that are held, by their sequence in the stream, and when JetStream last heard of them.
+    held: HashMap<u64, (Ticket, Instant)>,
+    lanes: Option<Lanes<Work>>,
+    gathering: Option<Gathering>,
+    breaker: Breaker,
+    returning: Returning,
+    /// The last stream sequence that reached us.
+    received_to: u64,
+}
+
+/// What changed with events that came to their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Nothing,
+    /// The sink cannot be reached: no further events are wanted.
+    Closed,
+    /// It can be reached again.
+    Opened,
+}
+
+impl Desk {
+    pub(super) fn new(context: Context) -> Self {
+        let (plan, _) = &*context;
+        let controls = &plan.controls;
+        let slots = match (&controls.ordering, controls.max_in_flight) {
+            (Ordering::Strict, _) => 1,
+            (_, Some(limit)) => usize::try_from(limit.get()).unwrap_or(MAX_IN_FLIGHT),
+            (_, None) => MAX_IN_FLIGHT,
+        };
+        Self {
+            slots: Arc::new(Semaphore::new(slots)),
+            at_work: FuturesUnordered::new(),
+            held: HashMap::new(),
+            lanes: matches!(controls.ordering, Ordering::Key(_)).then(Lanes::new),
+            gathering: controls.batch.map(Gathering::new),
+            breaker: Breaker::new(plan.has_breaker()),
+            returning: Returning::default(),
+            received_to: 0,
+            context,
+        }
+    }
+
+    /// The last sequence of the stream that has come.
+    pub(super) fn received_to(&self) -> u64 {
+        self.received_to
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// Events whose way is not at its end.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.at_work.is_empty()
+    }
+
+    /// How many messages to ask for now.
+    pub(super) fn room(&self) -> usize {
+        let now = Instant::now();
+        let left = MAX_HELD.saturating_sub(self.held.len());
+        if self.breaker.is_open() || left == 0 {
+            let idle = self.held.is_empty() && self.returning.is_empty();
+            let probe = idle && self.breaker.next_probe().is_some_and(|due| due <= now);
+            return self.returning.due(now).max(usize::from(probe));
+        }
+        let slots = self.slots.available_permits();
+        let room = match &self.gathering {
+            Some(gathering) => slots.saturating_mul(gathering.size()).saturating_sub(gathering.len()),
+            None => slots,
+        };
+        room.min(left)
+    }
+
+    /// Notes that what was due has been asked for.
+    pub(super) fn asked(&mut self) {
+        let now = Instant::now();
+        self.returning.asked(now);
+        if self.breaker.is_open() {
+            self.breaker.probed(now);
+        }
+    }
+
+    /// When there is something to do although nothing happens.
+    pub(super) fn waking(&self) -> Option<Instant> {
+        let closed = self.breaker.is_open() || self.held.len() >= MAX_HELD;
+        let probe = closed.then(|| self.returning.next().or(self.breaker.next_probe())).flatten();
+        let batch = self.gathering.as_ref().and_then(Gathering::due);
+        [probe.filter(|due| *due > Instant::now()), batch].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub(super) fn wake(&mut self) {
+        let now = Instant::now();
+        if let Some(gathering) = &mut self.gathering
+            && gathering.due().is_some_and(|due| due <= now)
+        {
+            let works = gathering.take();
+            self.start_batch(works);
+        }
+    }
+
+    /// Takes an event in, or acknowledges it when nobody wants it.
+    pub(super) async fn take(&mut self, stored: Stored) {
+        if !self.wants(&stored) {
+            stored.ticket.acknowledge().await;
+        } else if self.hold(&stored.ticket).await {
+            self.enter(stored);
+        }
+    }
+
+    /// Takes a message that is no event.
+    pub(super) async fn take_poison(&mut self, poison: Poison) {
+        if self.hold(&poison.ticket).await {
+            let work = attempt::set_aside(Arc::clone(&self.context), poison);
+            self.at_work.push(work.map(|report| vec![report]).boxed());
+        }
+    }
+
+    /// Goes on with the events at work until some have come to their end; `None` when there are none. Can be dropped at any
+    /// time.
+    pub(super) async fn work(&mut self) -> Option<Vec<Report>> {
+        self.at_work.next().await
+    }
+
+    fn wants(&self, stored: &Stored) -> bool {
+        let verdict = self.context.0.filter.as_ref().map(|filter: &Filter| filter.evaluate(&stored.event));
+        if verdict == Some(Verdict::Error) {
+            tracing::debug!(
+                subscription = %self.context.0.subscription, id = stored.event.id(), source = stored.event.source(),
+                "the filter cannot be evaluated on this event, so it does not match"
+            );
+        }
+        matches!(verdict, None | Some(Verdict::Match))
+    }
+
+    /// Holds an event. False when it is held already: then its ack wait ran out on the way, the delivery at hand is the same
+    /// event again, and one attempt is enough.
+    async fn hold(&mut self, ticket: &Ticket) -> bool {
+        let sequence = ticket.place().stream_sequence;
+        self.received_to = self.received_to.max(sequence);
+        self.returning.returned(sequence);
+        let now = Instant::now();
+        if let Some((known, since)) = self.held.get_mut(&sequence) {
+            ticket.in_progress().await;
+            *known = ticket.clone();
+            *since = now;
+            return false;
+        }
+        self.held.insert(sequence, (ticket.clone(), now));
+        true
+    }
+
+    /// Sends an event on its way: now, after those of its key, or with others.
+    fn enter(&mut self, stored: Stored) {
+        let sequence = stored.ticket.place().stream_sequence;
+        let key = match &self.context.0.controls.ordering {
+            Ordering::Key(attribute) => stored.event.attribute(attribute).map(str::to_owned),
+            Ordering::None | Ordering::Strict => None,
+        };
+        let work = Work::new(stored, key.clone());
+        if let (Some(lanes), Some(key)) = (&mut self.lanes, &key) {
+            match lanes.enter(key, sequence, work) {
+                Entry::Start(work) => self.start(work),
+                Entry::Queued => {}
+            }
+        } else if let Some(gathering) = &mut self.gathering {
+            if let Some(works) = gathering.add(work, Instant::now()) {
+                self.start_batch(works);
+            }
+        } else {
+            self.start(work);
+        }
+    }
+
+    fn start(&mut self, work: Work) {
+        let run = attempt::run(Arc::clone(&self.context), work, Arc::clone(&self.slots));
+        self.at_work.push(run.map(|report| vec![report]).boxed());
+    }
+
+    fn start_batch(&mut self, works: Vec<Work>) {
+        if !works.is_empty() {
+            self.at_work.push(batch::run(Arc::clone(&self.context), works, Arc::clone(&self.slots)).boxed());
+        }
+    }
+
+    /// Takes in what became of events.
+    pub(super) fn done(&mut self, reports: Vec<Report>) -> Change {
+        let now = Instant::now();
+        let was_open = self.breaker.is_open();
+        for report in reports {
+            self.held.remove(&report.sequence);
+            self.breaker.learn(report.contact, now);
+            match (report.returns_in, &report.lane, &mut self.lanes) {
+                (Some(wait), _, _) => self.returning.add(report.sequence, now + wait),
+                (None, Some(lane), Some(lanes)) => {
+                    if let Some(next) = lanes.leave(lane) {
+                        self.start(next);
+                    }
+                }
+                _ => {}
+            }
+        }
+        match (was_open, self.breaker.is_open()) {
+            (false, true) => Change::Closed,
+            (true, false) => Change::Opened,
+            _ => Change::Nothing,
+        }
+    }
+
+    /// When to call [`Desk::sign_work`].
+    pub(super) fn signs_of_work(&self) -> Interval {
+        // Twice within a third of the ack wait, so that one lost sign does no harm.
+        let every = (self.context.0.consumer.ack_wait / 6).max(Duration::from_millis(50));
+        let mut interval = interval(every);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval
+    }
+
+    /// Tells JetStream of the events that are held for longer than a third of the ack wait.
+    pub(super) async fn sign_work(&mut self) {
+        if !self.context.1.pulls.is_connected() {
+            return;
+        }
+        let old = self.context.0.consumer.ack_wait / 3;
+        let now = Instant::now();
+        for (ticket, since) in self.held.values_mut() {
+            if now.duration_since(*since) >= old {
+                ticket.in_progress().await;
+                *since = now;
+            }
+        }
+    }
+
+    /// Starts on what still gathers.
+    pub(super) fn hurry(&mut self) {
+        if let Some(gathering) = &mut self.gathering {
+            let works = gathering.take();
+            self.start_batch(works);
+        }
+    }
+
+    /// Leaves all work where it is, and gives the events back to JetStream.
+    pub(super) async fn clear(&mut self) {
+        self.at_work.clear();
+        for (ticket, _) in self.held.values() {
+            ticket.give_back().await;
+        }
+    }
+}
