@@ -39,6 +39,11 @@ impl Api {
         Self { context: jetstream::new(connection.client.clone()), connection }
     }
 
+    /// Whether the server is of that version or newer.
+    pub(super) fn knows(&self, major: i64, minor: i64) -> bool {
+        self.connection.client.is_server_compatible(major, minor, 0)
+    }
+
     /// The configuration of a stream, `None` when there is no such stream.
     pub(super) async fn stream_config(&self, stream: &str) -> Result<Option<Value>, ApiError> {
         let info = found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)?;
@@ -73,6 +78,11 @@ impl Api {
     ) -> Result<(), ApiError> {
         let request = until.map_or_else(|| json!({}), |until| json!({ "pause_until": until }));
         self.call(&format!("CONSUMER.PAUSE.{stream}.{consumer}"), &request).await?;
+        Ok(())
+    }
+
+    pub(super) async fn unpin_consumer(&self, stream: &str, consumer: &str, group: &str) -> Result<(), ApiError> {
+        self.call(&format!("CONSUMER.UNPIN.{stream}.{consumer}"), &json!({ "group": group })).await?;
         Ok(())
     }
 

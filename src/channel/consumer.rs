@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
+use super::connect::Connection;
 use super::stream::{EnsureError, differences, nanos, stream_name};
+use super::unreadable::ask_again;
 use super::{broker, name};
 use crate::filter::Filter;
 use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Controls, DeliverPolicy, Key, Ordering, Subscription};
@@ -27,7 +29,14 @@ pub struct Consumer {
     pub stream: String,
     pub name: String,
     pub ack_wait: Duration,
+    /// Only one of several bridges is given messages at a time; another takes over when it is gone.
+    pub pinned: bool,
 }
+
+/// The one group of a pinned consumer (ADR-42).
+pub(super) const GROUP: &str = "knats";
+/// How long a bridge may be silent before another one takes over.
+const TAKE_OVER_AFTER: Duration = Duration::from_secs(20);
 
 /// Brings the consumer of a subscription into place.
 ///
@@ -36,6 +45,10 @@ pub struct Consumer {
 pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -> Result<Consumer, EnsureError> {
     let stream = stream_name(channel);
     let consumer = name::consumer(&subscription.key);
+    let pinned = matches!(subscription.controls.ordering, Ordering::Key(_));
+    if pinned && !api.knows(2, 11) {
+        return Err(EnsureError::TooOld("ordering by key needs nats-server 2.11 or newer (pinned consumers)"));
+    }
     let declared = declared_fields(channel, subscription);
     let info = match api.consumer_info(&stream, &consumer).await? {
         None => {
@@ -50,6 +63,12 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
             let mut config = info["config"].clone();
             for (field, value) in &declared {
                 config[*field] = value.clone();
+            }
+            if !pinned && config["priority_groups"].is_array() {
+                // The ordering was by key and is no longer.
+                config["priority_policy"] = json!("none");
+                config["priority_groups"] = json!([]);
+                config["priority_timeout"] = json!(0);
             }
             let changes = differences(&info["config"], &config);
             if changes.is_empty() {
@@ -70,7 +89,7 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
     };
     hold(api, &stream, &consumer, &info, subscription.controls.paused).await?;
     let ack_wait = info["config"]["ack_wait"].as_u64().map_or(DEFAULT_ACK_WAIT, Duration::from_nanos);
-    Ok(Consumer { stream, name: consumer, ack_wait })
+    Ok(Consumer { stream, name: consumer, ack_wait, pinned })
 }
 
 /// Pauses the consumer at the server too, or takes our own pause back; one that an operator has made stays.
@@ -177,7 +196,14 @@ fn declared_fields(channel: &Channel, subscription: &Subscription) -> Vec<(&'sta
         // Only push consumers have a rate limit, and ours pull: `rate_limit_bps` is checked and has no effect.
         ("sample_freq", template.sample_frequency.map(|value| json!(format!("{value}%")))),
     ];
+    let pinned = matches!(subscription.controls.ordering, Ordering::Key(_));
+    let group = [
+        ("priority_policy", json!("pinned_client")),
+        ("priority_groups", json!([GROUP])),
+        ("priority_timeout", json!(nanos(TAKE_OVER_AFTER))),
+    ];
     let mut declared = template.deliver_policy.map(start_fields).unwrap_or_default();
+    declared.extend(group.into_iter().filter(|_| pinned));
     declared.extend(fields.into_iter().filter_map(|(field, value)| value.map(|value| (field, value))));
     declared
 }
@@ -191,6 +217,8 @@ fn filter_subjects(channel: &Channel, subscription: &Subscription) -> Vec<String
 impl Consumer {
     /// Why the consumer brings nothing although messages wait in its stream; `None` when none wait, when they wait for room or
     /// a retry, or when JetStream does not say.
+    ///
+    /// A pinned consumer gives its messages to one bridge; for the others there is nothing to wonder about.
     pub async fn waiting_in_vain(&self, api: &Api) -> Option<String> {
         let info = api.consumer_info(&self.stream, &self.name).await.ok()??;
         let pending = info["num_pending"].as_u64().unwrap_or(0);
@@ -199,8 +227,39 @@ impl Consumer {
         if pending == 0 || (limit > 0 && unacknowledged >= limit) {
             return None;
         }
+        let elsewhere = info["priority_groups"].as_array().is_some_and(|groups| {
+            groups.iter().any(|group| group["pinned_client_id"].as_str().is_some_and(|pin| !pin.is_empty()))
+        });
+        if self.pinned && elsewhere {
+            return None;
+        }
         let paused = info["paused"].as_bool() == Some(true);
         let cause = if paused { "its consumer is paused" } else { "its consumer delivers none" };
         Some(format!("{pending} messages wait and {cause}"))
+    }
+
+    /// Makes JetStream deliver again, in order, what it has delivered to a bridge that this one takes over from. False when
+    /// there is nothing but the `own` events that this bridge has at hand.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub async fn take_over(&self, api: &Api, connection: &Connection, own: usize) -> Result<bool, ApiError> {
+        let Some(info) = api.consumer_info(&self.stream, &self.name).await? else { return Ok(false) };
+        let number = |field: &Value| field.as_u64().unwrap_or(0);
+        if number(&info["num_ack_pending"]) <= u64::try_from(own).unwrap_or(u64::MAX) {
+            return Ok(false);
+        }
+        let first = number(&info["ack_floor"]["stream_seq"]) + 1;
+        let last = number(&info["delivered"]["stream_seq"]);
+        ask_again(connection, self, first..=last, number(&info["delivered"]["consumer_seq"])).await;
+        Ok(true)
+    }
+
+    /// Lets another bridge take over at once.
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn unpin(&self, api: &Api) -> Result<(), ApiError> {
+        api.unpin_consumer(&self.stream, &self.name, GROUP).await
     }
 }

@@ -12,12 +12,17 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::connect::Connection;
-use super::consumer::Consumer;
+use super::consumer::{Consumer, GROUP};
+use super::stream::nanos;
 use super::ticket::Ticket;
 use crate::event::{self, Event, PassThrough};
 
 /// How long one pull waits at the server before it has to be renewed.
 const EXPIRES: Duration = Duration::from_secs(60);
+/// The same for a pinned consumer, which takes a bridge that does not pull for gone.
+const EXPIRES_PINNED: Duration = Duration::from_secs(6);
+/// The header that says who a pinned consumer's client is.
+const PIN_ID: &str = "Nats-Pin-Id";
 /// How often the server says that a waiting pull is still known to it.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Without a word for so long, the pull is lost.
@@ -39,6 +44,8 @@ pub struct Puller {
     round: u64,
     /// Messages that the current pull may still bring; 0 when none is under way.
     outstanding: usize,
+    /// What the server calls us while a pinned consumer gives its messages to us.
+    pin: Option<String>,
     /// Whether the current pull has brought anything.
     fruitful: bool,
     last_heard: Instant,
@@ -53,6 +60,8 @@ pub enum Pulled {
     Poison(Box<Poison>),
     /// The pull ran its whole time without a message.
     Idle,
+    /// A pinned consumer has chosen us, and this is the first message since.
+    TookOver(Box<Pulled>),
     /// The pull is alive, or ended in good order.
     Alive,
 }
@@ -112,6 +121,7 @@ impl Puller {
             subscriber,
             round: 0,
             outstanding: 0,
+            pin: None,
             fruitful: false,
             last_heard: Instant::now(),
         })
@@ -127,11 +137,13 @@ impl Puller {
             return Ok(());
         }
         self.round += 1;
-        let request = json!({
-            "batch": room,
-            "expires": EXPIRES.as_nanos() as u64,
-            "idle_heartbeat": HEARTBEAT.as_nanos() as u64,
-        });
+        let expires = if self.consumer.pinned { EXPIRES_PINNED } else { EXPIRES };
+        let heartbeat = HEARTBEAT.min(expires / 2);
+        let mut request = json!({ "batch": room, "expires": nanos(expires), "idle_heartbeat": nanos(heartbeat) });
+        if self.consumer.pinned {
+            request["group"] = json!(GROUP);
+            request["id"] = json!(self.pin.clone().unwrap_or_default());
+        }
         let reply = format!("{}.{}", self.inbox, self.round);
         self.outstanding = room;
         self.fruitful = false;
@@ -158,8 +170,9 @@ impl Puller {
                 None => {
                     self.outstanding = self.outstanding.saturating_sub(1);
                     self.fruitful = true;
+                    let pinned_anew = self.pinned_anew(&message);
                     if let Some(pulled) = self.read(message) {
-                        return Ok(pulled);
+                        return Ok(if pinned_anew { Pulled::TookOver(Box::new(pulled)) } else { pulled });
                     }
                 }
                 Some(status) => {
@@ -212,6 +225,16 @@ impl Puller {
             .collect()
     }
 
+    /// Whether this message is the first since a pinned consumer has chosen us.
+    fn pinned_anew(&mut self, message: &Message) -> bool {
+        let pin = pairs(message.headers.as_ref()).find(|(name, _)| *name == PIN_ID).map(|(_, pin)| pin.to_owned());
+        let anew = self.consumer.pinned && pin.is_some() && pin != self.pin;
+        if anew {
+            self.pin = pin;
+        }
+        anew
+    }
+
     fn status(&mut self, status: StatusCode, message: &Message) -> Result<Option<Pulled>, PullError> {
         let description = message.description.clone().unwrap_or_default();
         if status == StatusCode::IDLE_HEARTBEAT {
@@ -225,6 +248,11 @@ impl Puller {
             404 | 408 if self.fruitful => Ok(Some(Pulled::Alive)),
             404 | 408 => Ok(Some(Pulled::Idle)),
             NO_RESPONDERS => Err(PullError::Gone("nobody answers for it".into())),
+            // Another bridge is the pinned one now.
+            423 => {
+                self.pin = None;
+                Ok(Some(Pulled::Alive))
+            }
             409 if description.contains("Consumer Deleted") || description.contains("Stream Deleted") => {
                 Err(PullError::Gone(description))
             }

@@ -19,6 +19,9 @@ const STREAM_NAME_IN_USE: u64 = 10_058;
 pub enum EnsureError {
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// The server lacks something that the manifest asks for.
+    #[error("{0}")]
+    TooOld(&'static str),
     /// The thing is there and JetStream cannot change it.
     #[error("{asset} cannot be changed: {differences}: {cause}")]
     CannotChange { asset: String, differences: String, cause: String },

@@ -93,7 +93,7 @@ impl Search {
 }
 
 /// Asks JetStream to deliver what it counts as delivered and what never arrived, now and not after the ack wait.
-async fn ask_again(
+pub(super) async fn ask_again(
     connection: &Connection,
     consumer: &Consumer,
     lost: std::ops::RangeInclusive<u64>,

@@ -169,7 +169,7 @@ async fn give_up(
     slot: &mut Slot,
 ) -> Report {
     let (plan, _) = &**context;
-    let contact = Contact::of(&failure);
+    let contact = Contact::of(failure);
     let letter = dead_letter(&work, &failed.address(), failure);
     if let Some(sink) = &plan.dead_letter_sink {
         match persist(context, &work, sink, Purpose::DeadLetter, &letter, pass_through, slot).await {

@@ -28,6 +28,8 @@ pub struct Worker {
     desk: Desk,
     pace: Pace,
     search: Search,
+    /// Whether a pinned consumer has chosen us at some time.
+    pinned: bool,
     /// How often the pull and the control connection were lost, as far as we have looked.
     losses: (u64, u64),
 }
@@ -45,7 +47,15 @@ impl Worker {
         let losses = (shared.pulls.link().borrow().losses, shared.control.link().borrow().losses);
         let pace = Pace::new(plan.controls.rate);
         let context = Arc::new((plan, shared));
-        Self { health, desk: Desk::new(Arc::clone(&context)), pace, search: Search::default(), losses, context }
+        Self {
+            health,
+            desk: Desk::new(Arc::clone(&context)),
+            pace,
+            search: Search::default(),
+            pinned: false,
+            losses,
+            context,
+        }
     }
 
     /// Works until `stop`, then lets the events at work finish until `deadline` is cancelled; what is not finished then goes
@@ -108,6 +118,11 @@ impl Worker {
                     }
                 }
                 pulled = puller.next() => match pulled {
+                    Ok(Pulled::TookOver(first)) => {
+                        if let Err(error) = self.take_over(puller, *first).await {
+                            return End::Broken(error);
+                        }
+                    }
                     Ok(pulled) => {
                         *patience = REBUILD_MIN;
                         let stall = self.accept(pulled).await;
@@ -139,13 +154,28 @@ impl Worker {
         match pulled {
             Pulled::Event(stored) => self.desk.take(*stored).await,
             Pulled::Poison(poison) => self.desk.take_poison(*poison).await,
-            Pulled::Alive => {}
+            Pulled::Alive | Pulled::TookOver(_) => {}
             Pulled::Idle => {
                 let (plan, shared) = &*self.context;
                 return plan.consumer.waiting_in_vain(&shared.api).await;
             }
         }
         None
+    }
+
+    /// A pinned consumer has chosen us. What another bridge had of it, and did not bring to an end, comes first.
+    async fn take_over(&mut self, puller: &mut Puller, first: Pulled) -> Result<(), PullError> {
+        self.pinned = true;
+        let mut own = vec![first];
+        own.extend(puller.withdraw().await?);
+        let (plan, shared) = &*self.context;
+        let at_hand = own.len() + self.desk.len();
+        match plan.consumer.take_over(&shared.api, &shared.pulls, at_hand).await {
+            Ok(true) => tracing::info!(subscription = %plan.subscription, "taken over from another bridge"),
+            Ok(false) => self.accept_all(own).await,
+            Err(error) => return Err(PullError::Refused(error.to_string())),
+        }
+        Ok(())
     }
 
     fn done(&mut self, reports: Vec<Report>) -> Change {
@@ -232,7 +262,13 @@ impl Worker {
         if left > 0 {
             tracing::info!(subscription = %self.context.0.subscription, events = left, "given back to JetStream");
         }
-        self.context.1.pulls.flush(LAST_FLUSH).await;
+        let (plan, shared) = &*self.context;
+        shared.pulls.flush(LAST_FLUSH).await;
+        if self.pinned
+            && let Err(error) = plan.consumer.unpin(&shared.api).await
+        {
+            tracing::debug!(subscription = %plan.subscription, %error, "another bridge takes over only after a while");
+        }
     }
 }
 
