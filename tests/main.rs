@@ -9,8 +9,11 @@ mod support_works;
 
 mod adoption;
 mod architecture;
+mod backlog;
 mod backoff;
+mod brokers;
 mod commands;
+mod controls;
 mod dead_letters;
 mod dispatch_request;
 mod foreign_messages;

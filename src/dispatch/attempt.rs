@@ -31,6 +31,13 @@ pub(super) struct Report {
     pub(super) returns_in: Option<Duration>,
 }
 
+impl Report {
+    /// Nobody knows what became of it.
+    pub(super) fn lost(sequence: u64, lane: Option<String>) -> Self {
+        Self { sequence, lane, contact: Contact::None, returns_in: None }
+    }
+}
+
 /// An event on its way through one delivery.
 pub(super) struct Work {
     pub(super) stored: Stored,
@@ -44,6 +51,10 @@ impl Work {
         let ttl = stored.event.attribute(broker::TTL).map(str::to_owned);
         stored.event.remove_extension(broker::TTL);
         Self { stored, ttl, lane }
+    }
+
+    pub(super) fn lost(&self) -> Report {
+        Report::lost(self.sequence(), self.lane.clone())
     }
 
     fn sequence(&self) -> u64 {

@@ -1,14 +1,13 @@
 //! The events that a subscription holds: which ones wait for which, how much room is left, and what came of each.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::Context;
@@ -26,7 +25,9 @@ use crate::resource::Ordering;
 pub(super) struct Desk {
     context: Context,
     slots: Arc<Semaphore>,
-    at_work: FuturesUnordered<BoxFuture<'static, Vec<Report>>>,
+    /// Tasks of their own, and not futures that the worker polls: those would stand still whenever the worker itself waits for
+    /// the NATS client, and keep the places in its queue that it waits for.
+    at_work: JoinSet<Vec<Report>>,
     /// The tickets of the events that are held, by their sequence in the stream, and when JetStream last heard of them.
     held: HashMap<u64, (Ticket, Instant)>,
     lanes: Option<Lanes<Work>>,
@@ -58,7 +59,7 @@ impl Desk {
         };
         Self {
             slots: Arc::new(Semaphore::new(slots)),
-            at_work: FuturesUnordered::new(),
+            at_work: JoinSet::new(),
             held: HashMap::new(),
             lanes: matches!(controls.ordering, Ordering::Key(_)).then(Lanes::new),
             gathering: controls.batch.map(Gathering::new),
@@ -144,15 +145,29 @@ impl Desk {
     /// Takes a message that is no event.
     pub(super) async fn take_poison(&mut self, poison: Poison) {
         if self.hold(&poison.ticket).await {
-            let work = attempt::set_aside(Arc::clone(&self.context), poison);
-            self.at_work.push(work.map(|report| vec![report]).boxed());
+            let lost = vec![Report::lost(poison.message.sequence, None)];
+            self.spawn(attempt::set_aside(Arc::clone(&self.context), poison).map(|report| vec![report]), lost);
         }
     }
 
     /// Goes on with the events at work until some have come to their end; `None` when there are none. Can be dropped at any
     /// time.
     pub(super) async fn work(&mut self) -> Option<Vec<Report>> {
-        self.at_work.next().await
+        loop {
+            if let Ok(reports) = self.at_work.join_next().await? {
+                return Some(reports);
+            }
+        }
+    }
+
+    /// Puts something to work. Should it panic, its events are let go, and JetStream delivers them again after the ack wait.
+    fn spawn(&mut self, work: impl Future<Output = Vec<Report>> + Send + 'static, lost: Vec<Report>) {
+        self.at_work.spawn(async move {
+            AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!("a delivery failed in the bridge itself; its events come again");
+                lost
+            })
+        });
     }
 
     fn wants(&self, stored: &Stored) -> bool {
@@ -206,13 +221,15 @@ impl Desk {
     }
 
     fn start(&mut self, work: Work) {
+        let lost = vec![work.lost()];
         let run = attempt::run(Arc::clone(&self.context), work, Arc::clone(&self.slots));
-        self.at_work.push(run.map(|report| vec![report]).boxed());
+        self.spawn(run.map(|report| vec![report]), lost);
     }
 
     fn start_batch(&mut self, works: Vec<Work>) {
         if !works.is_empty() {
-            self.at_work.push(batch::run(Arc::clone(&self.context), works, Arc::clone(&self.slots)).boxed());
+            let lost = works.iter().map(Work::lost).collect();
+            self.spawn(batch::run(Arc::clone(&self.context), works, Arc::clone(&self.slots)), lost);
         }
     }
 
@@ -274,7 +291,7 @@ impl Desk {
 
     /// Leaves all work where it is, and gives the events back to JetStream.
     pub(super) async fn clear(&mut self) {
-        self.at_work.clear();
+        self.at_work.shutdown().await;
         for (ticket, _) in self.held.values() {
             ticket.give_back().await;
         }

@@ -39,6 +39,28 @@ pub fn subscribe(name: &str, channel: &str, url: &str) -> Value {
     subscription(name, channel, json!({"subscriber": {"uri": url}, "delivery": {"retry": 0}}))
 }
 
+/// A broker `default/NAME` with defaults.
+pub fn broker(name: &str) -> Value {
+    json!({
+        "apiVersion": "eventing.knative.dev/v1",
+        "kind": "Broker",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {},
+    })
+}
+
+/// A trigger `default/NAME` of broker `default/BROKER`; `spec` holds the rest of its spec.
+pub fn trigger(name: &str, broker: &str, spec: Value) -> Value {
+    let mut whole = json!({
+        "apiVersion": "eventing.knative.dev/v1",
+        "kind": "Trigger",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"broker": broker},
+    });
+    whole["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    whole
+}
+
 pub fn channel_ref(name: &str) -> Value {
     json!({"apiVersion": "messaging.knative.dev/v1alpha1", "kind": "NatsJetStreamChannel", "name": name})
 }

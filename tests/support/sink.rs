@@ -52,7 +52,15 @@ impl Sink {
     }
 
     pub async fn answering(script: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// On a port that was known before there was a sink. Answers every request with 200 and nothing.
+    pub async fn at(port: u16) -> Self {
+        Self::on(TcpListener::bind(("127.0.0.1", port)).await.unwrap(), |_| Answer::status(200))
+    }
+
+    fn on(listener: TcpListener, script: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let server = tokio::spawn(serve(listener, seen.clone(), Arc::new(script)));
