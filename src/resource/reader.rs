@@ -76,6 +76,12 @@ impl<'a> At<'a> {
         self.report.fault(&self.path, message);
     }
 
+    /// A fault at a place below this one, as in `spec.broker` or `[0].exact`.
+    pub(super) fn fault_below(&self, path: &str, message: impl Into<String>) {
+        let dot = if self.path.is_empty() || path.is_empty() || path.starts_with('[') { "" } else { "." };
+        self.report.fault(&format!("{}{dot}{path}", self.path), message);
+    }
+
     /// Logs something that is allowed but probably not meant.
     pub(super) fn warn(&self, message: impl Display) {
         tracing::warn!(file = self.report.file, document = self.report.document, field = self.path, "{message}");
@@ -152,7 +158,10 @@ impl<'a> At<'a> {
         let Some(map) = self.value.as_object().or_else(|| self.expected("an object")) else { return Vec::new() };
         let entry = |(key, value): (&'a String, &'a Value)| {
             let at = Self { report: self.report, path: format!("{}[{key}]", self.path), value };
-            at.string()?;
+            match value {
+                Value::Bool(_) | Value::Number(_) => at.expected("a string: put it in quotes")?,
+                _ => at.string()?,
+            };
             Some((key.as_str(), at))
         };
         map.iter().filter_map(entry).collect()
