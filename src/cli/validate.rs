@@ -13,6 +13,7 @@ Examples:
   knats validate -f channel.yaml -f subscription.yaml --resolve default/viewer=http://127.0.0.1:8081
 
 Faults go to standard output, one a line: FILE: document N: FIELD: what is wrong, expected what.
+A fault in an expression shows it below, with a caret under the place.
 Exit code: 0 no fault, 1 any fault or an unreadable file, 2 wrong usage.";
 
 #[derive(Debug, clap::Args)]

@@ -76,9 +76,10 @@ impl<'a> At<'a> {
         self.report.fault(&self.path, message);
     }
 
-    /// A fault at a place below this one, as in `spec.broker` or `[0].exact`.
+    /// A fault at a place below this one, as in `spec.broker`, `.type` or `[0].exact`.
     pub(super) fn fault_below(&self, path: &str, message: impl Into<String>) {
-        let dot = if self.path.is_empty() || path.is_empty() || path.starts_with('[') { "" } else { "." };
+        let is_joined = self.path.is_empty() || path.is_empty() || path.starts_with(['[', '.']);
+        let dot = if is_joined { "" } else { "." };
         self.report.fault(&format!("{}{dot}{path}", self.path), message);
     }
 
@@ -346,6 +347,22 @@ mod tests {
                 "f.yaml: document 2: a.list[0].rtry: unknown field, did you mean retry?",
             ]
         );
+    }
+
+    #[test]
+    fn a_fault_below_a_place_has_the_whole_path() {
+        let value = json!({ "a": 1 });
+        let faults = faults_of(&value, |root| {
+            root.fault_below("spec.broker", "x");
+            root.object(|root| {
+                let a = root.take("a").unwrap();
+                for path in ["", "b", ".b", "[0].b"] {
+                    a.fault_below(path, "x");
+                }
+            });
+        });
+        let paths = ["spec.broker", "a", "a.b", "a.b", "a[0].b"];
+        assert_eq!(faults, paths.map(|path| format!("f.yaml: document 2: {path}: x")));
     }
 
     #[test]

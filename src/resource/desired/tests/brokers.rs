@@ -318,7 +318,7 @@ fn a_fault_in_a_filter_has_its_whole_path() {
         (trigger(json!({ "filters": wrong })), "spec.filters[0].all[1].cesql: "),
         (trigger(json!({ "filters": {} })), "spec.filters: "),
         (trigger(json!({ "filters": "x" })), "spec.filters: "),
-        (trigger(older), "spec.filter.attributes"),
+        (trigger(older), "spec.filter.attributes.Bad-Name: "),
         (trigger(json!({ "filter": { "attributes": [] } })), "spec.filter.attributes: "),
         (
             annotated(subscription(json!({})), annotation.clone()),
