@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::resource::{Desired, Fault, Key, Resolver, resolve_entry};
+use crate::resource::{ChannelKind, Desired, Fault, Key, Resolver, SubscriptionKind, resolve_entry};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,6 +13,7 @@ Examples:
   knats validate -f channel.yaml -f subscription.yaml --resolve default/viewer=http://127.0.0.1:8081
 
 Faults go to standard output, one a line: FILE: document N: FIELD: what is wrong, expected what.
+A fault in an expression shows it below, with a caret under the place.
 Exit code: 0 no fault, 1 any fault or an unreadable file, 2 wrong usage.";
 
 #[derive(Debug, clap::Args)]
@@ -56,13 +57,23 @@ fn check(args: Args) -> Verdict {
 
 impl Verdict {
     fn accept(&mut self, desired: &Desired) {
-        for (subscription, channel) in desired.undeclared_channels() {
-            let _ =
-                writeln!(self.notes, "warning: subscription {subscription}: no file declares its channel {channel}");
+        for subscription in desired.undeclared_channels() {
+            let (kind, key, channel) = (subscription.kind, &subscription.key, &subscription.channel);
+            let noun = match kind {
+                SubscriptionKind::Subscription => ChannelKind::Channel,
+                SubscriptionKind::Trigger => ChannelKind::Broker,
+            };
+            let _ = writeln!(self.notes, "warning: {kind} {key}: no file declares its {noun} {channel}");
         }
-        let channels = counted(desired.channels.len(), "channel");
-        let subscriptions = counted(desired.subscriptions.len(), "subscription");
-        let _ = writeln!(self.output, "valid: {channels}, {subscriptions}");
+        let channels = |kind| desired.channels.values().filter(|channel| channel.kind == kind).count();
+        let subscriptions = |kind| desired.subscriptions.values().filter(|found| found.kind == kind).count();
+        let counts = [
+            counted(channels(ChannelKind::Channel), "channel"),
+            counted(channels(ChannelKind::Broker), "broker"),
+            counted(subscriptions(SubscriptionKind::Subscription), "subscription"),
+            counted(subscriptions(SubscriptionKind::Trigger), "trigger"),
+        ];
+        let _ = writeln!(self.output, "valid: {}", counts.join(", "));
         self.is_valid = true;
     }
 
@@ -112,9 +123,19 @@ mod tests {
              name: d}}}}\n---\n{apiVersion: messaging.knative.dev/v1, kind: Channel, metadata: {name: other}}\n",
             &["--resolve", "default/d=http://127.0.0.1:1"],
         );
-        assert_eq!(verdict.output, "valid: 1 channel, 1 subscription\n");
+        assert_eq!(verdict.output, "valid: 1 channel, 0 brokers, 1 subscription, 0 triggers\n");
         assert_eq!(verdict.notes, "warning: subscription default/s: no file declares its channel default/c\n");
         assert!(verdict.is_valid);
+    }
+
+    #[test]
+    fn brokers_and_triggers_are_counted_for_themselves() {
+        let yaml = "{apiVersion: eventing.knative.dev/v1, kind: Broker, metadata: {name: b}}\n---\n{apiVersion: \
+                    eventing.knative.dev/v1, kind: Trigger, metadata: {name: t}, spec: {broker: other, subscriber: {uri: \
+                    http://s}}}\n";
+        let verdict = verdict_on(yaml, &[]);
+        assert_eq!(verdict.output, "valid: 0 channels, 1 broker, 0 subscriptions, 1 trigger\n");
+        assert_eq!(verdict.notes, "warning: trigger default/t: no file declares its broker default/other\n");
     }
 
     #[test]

@@ -119,6 +119,11 @@ impl Spec {
         }
     }
 
+    /// Whether it asks for binary mode, and not only by default.
+    pub(super) fn asks_for_binary(&self) -> bool {
+        self.format == Some(Format::Binary)
+    }
+
     /// What a delivery means that is present: an unset `retry` is none.
     fn with_defaults(&self) -> Delivery {
         Delivery {

@@ -1,14 +1,16 @@
 //! What the manifests ask for, as one value: all channels and subscriptions with every reference resolved.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kinds::{self, ChannelDraft, Resource, SubscriptionDraft};
+use super::destination::Addresses;
+use super::draft::Draft;
+use super::kinds;
 use super::manifest::{self, Document};
-use super::reader::{At, Report};
-use super::{Controls, Delivery, Destination, Fault, Key, Resolver, delivery};
+use super::reader::Report;
+use super::{Controls, Delivery, Destination, Fault, Key, Resolver};
 use crate::filter::Filter;
 
 /// The set of resources that the bridge works towards. Equal sets ask for nothing.
@@ -32,6 +34,15 @@ pub enum ChannelKind {
     Channel,
     /// Counts down `knativebrokerttl`, and its replies re-enter it.
     Broker,
+}
+
+impl fmt::Display for ChannelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Channel => "channel",
+            Self::Broker => "broker",
+        })
+    }
 }
 
 /// What a manifest says about a channel's stream (`spec.stream`); `None` leaves a thing as it is, or at the default for a
@@ -119,7 +130,8 @@ pub enum DeliverPolicy {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subscription {
     pub key: Key,
-    /// The channel it reads. It need not be declared; the subscription waits for it, visibly.
+    pub kind: SubscriptionKind,
+    /// The channel or broker it reads. It need not be declared; the subscription waits for it, visibly.
     pub channel: Key,
     /// At least one of `subscriber` and `reply` is there.
     pub subscriber: Option<Destination>,
@@ -128,6 +140,24 @@ pub struct Subscription {
     /// The events it wants; all when there is none.
     pub filter: Option<Filter>,
     pub controls: Controls,
+}
+
+/// Which manifest asks for a subscription. Both kinds share one set of names, since their dead letters share their subjects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscriptionKind {
+    /// Reads a channel.
+    Subscription,
+    /// Reads a broker; answers go back into it.
+    Trigger,
+}
+
+impl fmt::Display for SubscriptionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Subscription => "subscription",
+            Self::Trigger => "trigger",
+        })
+    }
 }
 
 impl Desired {
@@ -153,80 +183,28 @@ impl Desired {
     /// # Errors
     /// All faults of all documents, not only the first.
     pub fn build(documents: &[Document], resolver: &Resolver) -> Result<Self, Vec<Fault>> {
+        let reports: Vec<Report<'_>> =
+            documents.iter().map(|document| Report::new(&document.file, document.index)).collect();
+        let roots = reports.iter().zip(documents).map(|(report, document)| report.root(&document.value));
+        let found: Vec<kinds::Found<'_>> = roots.flat_map(|root| kinds::find(&root)).collect();
+        // References may come before the broker that they name.
+        let brokers = found.iter().filter_map(kinds::Found::broker_key).collect();
+        let addresses = Addresses { resolver, brokers: &brokers };
         let mut draft = Draft::default();
-        for document in documents {
-            let report = Report::new(&document.file, document.index);
-            for (resource, metadata) in kinds::read(&report.root(&document.value), resolver) {
-                draft.add(resource, &metadata);
-            }
-            draft.faults.append(&mut report.finish());
-        }
-        draft.finish()
-    }
-
-    /// The subscriptions whose channel is not declared, with that channel. They wait for it.
-    pub fn undeclared_channels(&self) -> impl Iterator<Item = (&Key, &Key)> {
-        self.subscriptions
-            .values()
-            .filter(|subscription| !self.channels.contains_key(&subscription.channel))
-            .map(|subscription| (&subscription.key, &subscription.channel))
-    }
-}
-
-/// The resources while documents still come.
-#[derive(Default)]
-struct Draft {
-    channels: BTreeMap<Key, (ChannelDraft, String)>,
-    subscriptions: BTreeMap<Key, (SubscriptionDraft, String)>,
-    faults: Vec<Fault>,
-}
-
-impl Draft {
-    fn add(&mut self, resource: Resource, metadata: &At<'_>) {
-        match resource {
-            Resource::Channel(draft) => {
-                insert_once(&mut self.channels, draft.channel.key.clone(), *draft, "channel", metadata)
-            }
-            Resource::Subscription(draft) => {
-                insert_once(&mut self.subscriptions, draft.key.clone(), *draft, "subscription", metadata);
+        for found in &found {
+            if let Some(resource) = found.read(&addresses) {
+                draft.add(resource, &found.at);
             }
         }
+        draft.check_references();
+        let desired = draft.finish();
+        let faults: Vec<Fault> = reports.into_iter().flat_map(Report::finish).collect();
+        if faults.is_empty() { Ok(desired) } else { Err(faults) }
     }
 
-    fn finish(self) -> Result<Desired, Vec<Fault>> {
-        if !self.faults.is_empty() {
-            return Err(self.faults);
-        }
-        let nothing_set = delivery::Spec::default();
-        let resolved = |draft: SubscriptionDraft| {
-            let of_channel = self.channels.get(&draft.channel).map_or(&nothing_set, |(channel, _)| &channel.delivery);
-            Subscription {
-                delivery: Delivery::resolve(&draft.delivery, of_channel),
-                key: draft.key,
-                channel: draft.channel,
-                subscriber: draft.subscriber,
-                reply: draft.reply,
-                filter: None,
-                controls: Controls::default(),
-            }
-        };
-        let subscriptions = self.subscriptions.into_iter().map(|(key, (draft, _))| (key, resolved(draft))).collect();
-        let channels = self.channels.into_iter().map(|(key, (draft, _))| (key, draft.channel)).collect();
-        Ok(Desired { channels, subscriptions })
-    }
-}
-
-/// Keeps the first of two resources with one name; the second is a fault that names both places.
-fn insert_once<T>(known: &mut BTreeMap<Key, (T, String)>, key: Key, draft: T, noun: &str, metadata: &At<'_>) {
-    match known.entry(key) {
-        Entry::Vacant(entry) => {
-            entry.insert((draft, metadata.place()));
-        }
-        Entry::Occupied(entry) => {
-            let (key, (_, first)) = (entry.key(), entry.get());
-            metadata
-                .fault(format!("the {noun} {key} is declared already in {first}, expected one {noun} of that name"));
-        }
+    /// The subscriptions whose channel or broker is not declared. They wait for it.
+    pub fn undeclared_channels(&self) -> impl Iterator<Item = &Subscription> {
+        self.subscriptions.values().filter(|subscription| !self.channels.contains_key(&subscription.channel))
     }
 }
 

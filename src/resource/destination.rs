@@ -1,6 +1,6 @@
 //! Where events go: Knative's Destination (`ref`, `uri` or both) resolved to a channel of ours or a URL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use url::Url;
@@ -8,6 +8,8 @@ use url::Url;
 use super::Key;
 use super::kinds::CHANNEL_KINDS;
 use super::reader::{At, Fields, shown};
+
+pub(super) const BROKER_KIND: &str = "Broker";
 
 const MESSAGING_GROUP: &str = "messaging.knative.dev";
 const EVENTING_GROUP: &str = "eventing.knative.dev";
@@ -60,11 +62,19 @@ pub fn resolve_entry(text: &str) -> Result<(Key, String), String> {
     Ok((key, url.to_owned()))
 }
 
-/// What a destination is resolved with: the namespace of the object that holds it, and the addresses outside a cluster.
+/// What the references of all objects are resolved with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addresses<'a> {
+    pub(super) resolver: &'a Resolver,
+    /// The brokers that any document declares. Any other broker is somebody else's and has a URL.
+    pub(super) brokers: &'a BTreeSet<Key>,
+}
+
+/// What a destination is resolved with: the namespace of the object that holds it, and what is known of others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) namespace: &'a str,
-    pub(super) resolver: &'a Resolver,
+    pub(super) addresses: Addresses<'a>,
 }
 
 impl Destination {
@@ -103,15 +113,15 @@ impl Destination {
     fn from_reference(at: &At<'_>, context: &Context<'_>) -> Option<Self> {
         let reference = at.object(|fields| Reference::read(fields, context.namespace))??;
         let Key { namespace, name } = &reference.key;
-        if reference.is_channel_of_ours() {
+        if reference.is_channel_of_ours() || reference.is_broker_of_ours(context.addresses.brokers) {
             return Some(Self::Channel(reference.key));
         }
-        if let Some(url) = context.resolver.services.get(&reference.key) {
+        if let Some(url) = context.addresses.resolver.services.get(&reference.key) {
             return Some(Self::Url(url.clone()));
         }
         let url = match (reference.group.as_str(), reference.kind.as_str()) {
             ("" | SERVING_GROUP, "Service") => format!("http://{name}.{namespace}.svc.cluster.local"),
-            (EVENTING_GROUP, "Broker") => format!("{BROKER_INGRESS}/{namespace}/{name}"),
+            (EVENTING_GROUP, BROKER_KIND) => format!("{BROKER_INGRESS}/{namespace}/{name}"),
             (MESSAGING_GROUP, kind) if kind.ends_with("Channel") => {
                 format!("http://{name}-kn-channel.{namespace}.svc.cluster.local")
             }
@@ -137,7 +147,7 @@ impl Destination {
         }
         match base? {
             Self::Channel(key) => {
-                uri.fault(format!("the channel {key} takes events without HTTP, expected no uri beside its ref"));
+                uri.fault(format!("{key} takes events without HTTP, expected no uri beside its ref"));
                 None
             }
             Self::Url(base) => {
@@ -195,6 +205,10 @@ impl Reference {
 
     fn is_channel_of_ours(&self) -> bool {
         self.group == MESSAGING_GROUP && CHANNEL_KINDS.contains(&self.kind.as_str())
+    }
+
+    fn is_broker_of_ours(&self, brokers: &BTreeSet<Key>) -> bool {
+        self.group == EVENTING_GROUP && self.kind == BROKER_KIND && brokers.contains(&self.key)
     }
 }
 

@@ -53,6 +53,11 @@ pub fn read(paths: &[PathBuf]) -> (Vec<Document>, Vec<Fault>) {
     (documents, faults)
 }
 
+/// Reads a text that is YAML itself, as an annotation may hold it.
+pub(super) fn nested(text: &str) -> Result<serde_json::Value, String> {
+    yaml::value(text)
+}
+
 fn load_file(path: &Path, documents: &mut Vec<Document>, faults: &mut Vec<Fault>) {
     let text = read_bytes(path).map_err(|error| format!("cannot be read: {error}"));
     match text.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not UTF-8, expected YAML or JSON".to_owned()))

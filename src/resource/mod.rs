@@ -8,6 +8,7 @@ mod controls;
 mod delivery;
 mod desired;
 mod destination;
+mod draft;
 mod duration;
 mod fault;
 mod kinds;
@@ -20,7 +21,7 @@ pub use controls::{Batch, Breaker, Controls, Ordering};
 pub use delivery::{BackoffPolicy, Delivery, Format};
 pub use desired::{
     Channel, ChannelKind, ConsumerTemplate, DeliverPolicy, Desired, Discard, Placement, Retention, Source, Storage,
-    StreamTemplate, Subscription,
+    StreamTemplate, Subscription, SubscriptionKind,
 };
 pub use destination::{Destination, Resolver, resolve_entry};
 pub use fault::Fault;

@@ -76,6 +76,13 @@ impl<'a> At<'a> {
         self.report.fault(&self.path, message);
     }
 
+    /// A fault at a place below this one, as in `spec.broker`, `.type` or `[0].exact`.
+    pub(super) fn fault_below(&self, path: &str, message: impl Into<String>) {
+        let is_joined = self.path.is_empty() || path.is_empty() || path.starts_with(['[', '.']);
+        let dot = if is_joined { "" } else { "." };
+        self.report.fault(&format!("{}{dot}{path}", self.path), message);
+    }
+
     /// Logs something that is allowed but probably not meant.
     pub(super) fn warn(&self, message: impl Display) {
         tracing::warn!(file = self.report.file, document = self.report.document, field = self.path, "{message}");
@@ -152,7 +159,10 @@ impl<'a> At<'a> {
         let Some(map) = self.value.as_object().or_else(|| self.expected("an object")) else { return Vec::new() };
         let entry = |(key, value): (&'a String, &'a Value)| {
             let at = Self { report: self.report, path: format!("{}[{key}]", self.path), value };
-            at.string()?;
+            match value {
+                Value::Bool(_) | Value::Number(_) => at.expected("a string: put it in quotes")?,
+                _ => at.string()?,
+            };
             Some((key.as_str(), at))
         };
         map.iter().filter_map(entry).collect()
@@ -337,6 +347,22 @@ mod tests {
                 "f.yaml: document 2: a.list[0].rtry: unknown field, did you mean retry?",
             ]
         );
+    }
+
+    #[test]
+    fn a_fault_below_a_place_has_the_whole_path() {
+        let value = json!({ "a": 1 });
+        let faults = faults_of(&value, |root| {
+            root.fault_below("spec.broker", "x");
+            root.object(|root| {
+                let a = root.take("a").unwrap();
+                for path in ["", "b", ".b", "[0].b"] {
+                    a.fault_below(path, "x");
+                }
+            });
+        });
+        let paths = ["spec.broker", "a", "a.b", "a.b", "a[0].b"];
+        assert_eq!(faults, paths.map(|path| format!("f.yaml: document 2: {path}: x")));
     }
 
     #[test]

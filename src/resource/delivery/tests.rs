@@ -1,10 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::resource::destination::Addresses;
 use crate::resource::reader::Report;
 use crate::resource::{Fault, Resolver};
 
@@ -13,7 +16,8 @@ fn read(delivery: &Value) -> Result<Spec, Vec<Fault>> {
     let spec = json!({ "delivery": delivery });
     let report = Report::new("f.yaml", 1);
     let resolver = Resolver::default();
-    let context = Context { namespace: "default", resolver: &resolver };
+    let addresses = Addresses { resolver: &resolver, brokers: &BTreeSet::new() };
+    let context = Context { namespace: "default", addresses };
     let read = report.root(&spec).object(|spec| Spec::read(spec, &context));
     let faults = report.finish();
     if faults.is_empty() { Ok(read.unwrap()) } else { Err(faults) }

@@ -55,6 +55,7 @@ fn every_kind_and_version_of_the_contract_is_read() {
         ("messaging.knative.dev/v1", "Channel"),
         ("messaging.knative.dev/v1alpha1", "NatssChannel"),
         ("messaging.knative.dev/v1beta1", "NatssChannel"),
+        ("eventing.knative.dev/v1", "Broker"),
     ] {
         let value = json!({ "apiVersion": api_version, "kind": kind, "metadata": { "name": "a", "namespace": "b" } });
         assert_eq!(build(&[value]).unwrap().channels.into_keys().collect::<Vec<_>>(), [key("b/a")], "{kind}");
@@ -75,6 +76,9 @@ fn a_known_kind_under_a_wrong_api_version_names_the_right_ones() {
         ("messaging.knative.dev/v1beta1", "Channel", "messaging.knative.dev/v1"),
         ("v1", "Channel", "messaging.knative.dev/v1"),
         ("eventing.knative.dev/v1", "Channel", "messaging.knative.dev/v1"),
+        ("eventing.knative.dev/v1beta1", "Broker", "eventing.knative.dev/v1"),
+        ("messaging.knative.dev/v1", "Trigger", "eventing.knative.dev/v1"),
+        ("eventin.knative.de/v1", "Trigger", "eventing.knative.dev/v1"),
         ("mesaging.knative.dev/v1", "Subscription", "messaging.knative.dev/v1 or messaging.knative.dev/v1beta1"),
         ("messaging.knative.de/v1", "Subscription", "messaging.knative.dev/v1 or messaging.knative.dev/v1beta1"),
     ] {
@@ -89,8 +93,9 @@ fn other_kinds_are_skipped() {
     for (api_version, kind) in [
         ("apps/v1", "Deployment"),
         ("sources.knative.dev/v1", "SinkBinding"),
-        ("eventing.knative.dev/v1", "Broker"),
-        ("eventing.knative.dev/v1", "Trigger"),
+        ("sources.knative.dev/v1", "PingSource"),
+        ("triggers.tekton.dev/v1beta1", "Trigger"),
+        ("rabbitmq.com/v1beta1", "Broker"),
         ("operators.coreos.com/v1alpha1", "Subscription"),
         ("v1", "ConfigMapList"),
     ] {
@@ -148,7 +153,10 @@ fn metadata_is_that_of_kubernetes_and_nothing_else() {
     for (metadata, expected) in [
         (json!({}), "metadata.name: is missing, expected the resource's name"),
         (json!({ "name": "foo", "lables": {} }), "metadata.lables: unknown field, did you mean labels?"),
-        (json!({ "name": "foo", "labels": { "a": 1 } }), "metadata.labels[a]: found the number 1, expected a string"),
+        (
+            json!({ "name": "foo", "labels": { "a": 1 } }),
+            "metadata.labels[a]: found the number 1, expected a string: put it in quotes",
+        ),
         (json!({ "name": "foo", "annotations": [] }), "metadata.annotations: found a list, expected an object"),
         (
             json!({ "name": "foo", "generation": "1" }),
@@ -534,3 +542,5 @@ fn the_delivery_of_a_generic_channel_wins_over_that_of_its_template() {
         assert_eq!(desired.subscriptions[&key("default/sub")].delivery.retry, expected);
     }
 }
+
+mod brokers;

@@ -7,11 +7,16 @@ use crate::resource::reader::Report;
 
 /// The destination as it is shown, or its faults.
 fn resolve(destination: &Value) -> Result<Destination, Vec<String>> {
-    let services = [("default/known", "http://127.0.0.1:8081/base/"), ("default/foo", "http://elsewhere")];
+    let services = [
+        ("default/known", "http://127.0.0.1:8081/base/"),
+        ("default/foo", "http://elsewhere"),
+        ("default/ours", "http://elsewhere"),
+    ];
     let resolver =
         Resolver { services: services.iter().map(|(key, url)| (key.parse().unwrap(), (*url).to_owned())).collect() };
     let report = Report::new("f", 1);
-    let context = Context { namespace: "default", resolver: &resolver };
+    let brokers = BTreeSet::from(["default/ours".parse().unwrap()]);
+    let context = Context { namespace: "default", addresses: Addresses { resolver: &resolver, brokers: &brokers } };
     let resolved = Destination::read(&report.root(destination), &context);
     let faults: Vec<String> = report.finish().iter().map(ToString::to_string).collect();
     if faults.is_empty() { Ok(resolved.unwrap()) } else { Err(faults) }
@@ -37,6 +42,7 @@ fn a_reference_resolves_as_the_contract_says() {
             "http://broker-ingress.knative-eventing.svc.cluster.local/default/b",
         ),
         ("eventing.knative.dev/v1", "Broker", "known", "http://127.0.0.1:8081/base/"),
+        ("v1", "Service", "ours", "http://elsewhere"),
     ] {
         let resolved = resolve(&json!({ "ref": reference(api_version, kind, name) }));
         assert_eq!(resolved, Ok(Destination::Url(expected.to_owned())), "{api_version} {kind}");
@@ -57,6 +63,20 @@ fn a_reference_to_a_channel_of_ours_is_that_channel_whatever_resolve_says() {
         json!({ "ref": { "group": "messaging.knative.dev", "kind": "Channel", "name": "c", "namespace": "ns" } });
     assert_eq!(resolve(&elsewhere), Ok(Destination::Channel("ns/c".parse().unwrap())));
     assert_eq!(resolve(&elsewhere).unwrap().to_string(), "http://c-kn-channel.ns.svc.cluster.local");
+}
+
+#[test]
+fn a_reference_to_a_declared_broker_is_that_broker_whatever_resolve_says() {
+    let broker = reference("eventing.knative.dev/v1", "Broker", "ours");
+    assert_eq!(resolve(&json!({ "ref": broker })), Ok(Destination::Channel("default/ours".parse().unwrap())));
+    let mut elsewhere = broker;
+    elsewhere["namespace"] = "ns".into();
+    let url = "http://broker-ingress.knative-eventing.svc.cluster.local/ns/ours";
+    assert_eq!(resolve(&json!({ "ref": elsewhere })), Ok(Destination::Url(url.to_owned())));
+    assert_eq!(
+        resolve(&json!({ "ref": elsewhere, "uri": "/x?y" })),
+        Ok(Destination::Url("http://broker-ingress.knative-eventing.svc.cluster.local/x?y".to_owned()))
+    );
 }
 
 #[test]
@@ -115,6 +135,10 @@ fn what_names_no_destination_is_a_fault() {
         (
             json!({ "ref": reference("messaging.knative.dev/v1", "Channel", "c"), "uri": "/x" }),
             "expected no uri beside its ref",
+        ),
+        (
+            json!({ "ref": reference("eventing.knative.dev/v1", "Broker", "ours"), "uri": "/x" }),
+            "uri: default/ours takes events without HTTP, expected no uri beside its ref",
         ),
         (json!({ "ref": reference("apps/v1", "Deployment", "d") }), "or the flag --resolve default/d=URL"),
         (json!({ "ref": { "apiVersion": "v1", "kind": "Service" } }), "ref.name: is missing"),

@@ -1,10 +1,10 @@
-//! The kinds of channels.
+//! The kinds of channels, brokers among them.
 
-use super::{CHANNEL_KINDS, Resource, consumer, stream};
+use super::{CHANNEL_KINDS, Metadata, Resource, consumer, stream};
 use crate::resource::delivery::Spec;
-use crate::resource::destination::Context;
+use crate::resource::destination::{Addresses, Context};
 use crate::resource::reader::Fields;
-use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Key, Resolver, StreamTemplate};
+use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Key, StreamTemplate};
 
 /// A channel with the delivery options that its subscriptions fall back to.
 pub(in crate::resource) struct ChannelDraft {
@@ -12,15 +12,23 @@ pub(in crate::resource) struct ChannelDraft {
     pub(in crate::resource) delivery: Spec,
 }
 
-pub(super) fn read_jetstream_channel(fields: &mut Fields<'_>, key: Key, resolver: &Resolver) -> Option<Resource> {
-    let context = super::context(&key, resolver);
+pub(super) fn read_jetstream_channel(
+    fields: &mut Fields<'_>,
+    metadata: &Metadata<'_>,
+    addresses: &Addresses<'_>,
+) -> Option<Resource> {
+    let context = metadata.context(addresses);
     let spec = fields.take("spec").and_then(|at| at.object(|spec| Template::read(spec, &context))).unwrap_or_default();
-    Some(spec.into_resource(key))
+    Some(spec.into_resource(&metadata.key))
 }
 
 /// `channelTemplate.spec` is read as that of a `NatsJetStreamChannel`, whatever kind it is meant for.
-pub(super) fn read_channel(fields: &mut Fields<'_>, key: Key, resolver: &Resolver) -> Option<Resource> {
-    let context = super::context(&key, resolver);
+pub(super) fn read_channel(
+    fields: &mut Fields<'_>,
+    metadata: &Metadata<'_>,
+    addresses: &Addresses<'_>,
+) -> Option<Resource> {
+    let context = metadata.context(addresses);
     let spec = fields.take("spec").and_then(|at| {
         at.object(|spec| {
             let template = spec.take("channelTemplate").and_then(|at| at.object(|at| read_template(at, &context)));
@@ -32,13 +40,41 @@ pub(super) fn read_channel(fields: &mut Fields<'_>, key: Key, resolver: &Resolve
             template
         })
     });
-    Some(spec.unwrap_or_default().into_resource(key))
+    Some(spec.unwrap_or_default().into_resource(&metadata.key))
 }
 
-pub(super) fn read_natss_channel(fields: &mut Fields<'_>, key: Key, resolver: &Resolver) -> Option<Resource> {
-    let context = super::context(&key, resolver);
+pub(super) fn read_natss_channel(
+    fields: &mut Fields<'_>,
+    metadata: &Metadata<'_>,
+    addresses: &Addresses<'_>,
+) -> Option<Resource> {
+    let context = metadata.context(addresses);
     let delivery = fields.take("spec").and_then(|at| at.object(|spec| read_delivery(spec, &context)));
-    Some(Template { delivery: delivery.unwrap_or_default(), ..Template::default() }.into_resource(key))
+    Some(Template { delivery: delivery.unwrap_or_default(), ..Template::default() }.into_resource(&metadata.key))
+}
+
+/// `spec.config` says how other classes of brokers keep their events; it may be of any shape.
+pub(super) fn read_broker(
+    fields: &mut Fields<'_>,
+    metadata: &Metadata<'_>,
+    addresses: &Addresses<'_>,
+) -> Option<Resource> {
+    let context = metadata.context(addresses);
+    let delivery = fields.take("spec").and_then(|at| {
+        at.object(|spec| {
+            if let Some(config) = spec.take("config") {
+                config.has_no_effect();
+            }
+            Spec::read(spec, &context)
+        })
+    });
+    let channel = Channel {
+        key: metadata.key.clone(),
+        kind: ChannelKind::Broker,
+        stream: StreamTemplate::default(),
+        consumer: ConsumerTemplate::default(),
+    };
+    Some(Resource::Channel(Box::new(ChannelDraft { channel, delivery: delivery.unwrap_or_default() })))
 }
 
 /// The spec of a `NatsJetStreamChannel`.
@@ -62,8 +98,9 @@ impl Template {
         }
     }
 
-    fn into_resource(self, key: Key) -> Resource {
-        let channel = Channel { key, kind: ChannelKind::Channel, stream: self.stream, consumer: self.consumer };
+    fn into_resource(self, key: &Key) -> Resource {
+        let kind = ChannelKind::Channel;
+        let channel = Channel { key: key.clone(), kind, stream: self.stream, consumer: self.consumer };
         Resource::Channel(Box::new(ChannelDraft { channel, delivery: self.delivery }))
     }
 }

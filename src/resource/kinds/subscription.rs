@@ -1,27 +1,32 @@
 //! Subscription: a channel, where its events go, and where the answers go.
 
-use super::Resource;
+use super::{Metadata, Resource, filters};
+use crate::filter::Filter;
 use crate::resource::delivery::Spec;
-use crate::resource::destination::Reference;
+use crate::resource::destination::{Addresses, BROKER_KIND, Reference};
 use crate::resource::reader::{At, Fields};
-use crate::resource::{Destination, Key, Resolver};
+use crate::resource::{Controls, Destination, Key, SubscriptionKind};
 
-/// A subscription whose channel is not looked up yet.
+/// A subscription or trigger whose channel or broker is not looked up yet.
 pub(in crate::resource) struct SubscriptionDraft {
     pub(in crate::resource) key: Key,
+    pub(in crate::resource) kind: SubscriptionKind,
     pub(in crate::resource) channel: Key,
     pub(in crate::resource) subscriber: Option<Destination>,
     pub(in crate::resource) reply: Option<Destination>,
     pub(in crate::resource) delivery: Spec,
+    pub(in crate::resource) filter: Option<Filter>,
+    pub(in crate::resource) controls: Controls,
 }
 
-pub(super) fn read(fields: &mut Fields<'_>, key: Key, resolver: &Resolver) -> Option<Resource> {
+pub(super) fn read(fields: &mut Fields<'_>, metadata: &Metadata<'_>, addresses: &Addresses<'_>) -> Option<Resource> {
     let spec = fields.require("spec", "an object with channel and subscriber")?;
-    spec.object(|spec| read_spec(spec, key, resolver))?.map(|draft| Resource::Subscription(Box::new(draft)))
+    let draft = spec.object(|spec| read_spec(spec, metadata, addresses))??;
+    Some(Resource::Subscription(Box::new(draft)))
 }
 
-fn read_spec(spec: &mut Fields<'_>, key: Key, resolver: &Resolver) -> Option<SubscriptionDraft> {
-    let context = super::context(&key, resolver);
+fn read_spec(spec: &mut Fields<'_>, metadata: &Metadata<'_>, addresses: &Addresses<'_>) -> Option<SubscriptionDraft> {
+    let (key, context) = (&metadata.key, metadata.context(addresses));
     let channel = spec.require("channel", "a reference to a channel").and_then(|at| read_channel(&at, key.namespace()));
     let (subscriber, reply) = (spec.take("subscriber"), spec.take("reply"));
     if subscriber.is_none() && reply.is_none() {
@@ -30,7 +35,10 @@ fn read_spec(spec: &mut Fields<'_>, key: Key, resolver: &Resolver) -> Option<Sub
     let [subscriber, reply] =
         [subscriber, reply].map(|destination| destination.and_then(|at| Destination::read(&at, &context)));
     let delivery = Spec::read(spec, &context);
-    Some(SubscriptionDraft { channel: channel?, subscriber, reply, delivery, key })
+    let controls = Controls::read(&metadata.annotations, &delivery);
+    let filter = filters::of_annotation(&metadata.annotations);
+    let kind = SubscriptionKind::Subscription;
+    Some(SubscriptionDraft { key: key.clone(), kind, channel: channel?, subscriber, reply, delivery, filter, controls })
 }
 
 /// Any kind of channel is taken for the one of ours with that name, so that manifests need no change when the kind does.
@@ -38,7 +46,8 @@ fn read_channel(at: &At<'_>, namespace: &str) -> Option<Key> {
     let reference = at.object(|fields| Reference::read(fields, namespace))??;
     if !reference.kind.ends_with("Channel") {
         let kind = crate::resource::reader::shown(&reference.kind);
-        at.fault(format!("found a reference to a {kind}, expected one to a channel, such as kind Channel"));
+        let hint = if kind == BROKER_KIND { "; a Trigger is what reads a broker" } else { "" };
+        at.fault(format!("found a reference to a {kind}, expected one to a channel, such as kind Channel{hint}"));
         return None;
     }
     Some(reference.key)

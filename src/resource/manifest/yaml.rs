@@ -38,6 +38,11 @@ pub(super) fn parse(file: &str, text: &str, documents: &mut Vec<Document>, fault
     }
 }
 
+/// Reads a text within a manifest that is YAML itself. The error says what is wrong and at which line of the text.
+pub(super) fn value(text: &str) -> Result<Value, String> {
+    serde_saphyr::from_str_with_options(text, options()).map_err(|error| describe(&error, 0))
+}
+
 fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_nodes: MAX_NODES },
