@@ -21,6 +21,7 @@ mod ingress_modes;
 mod isolation;
 mod lifecycle;
 mod manifests;
+mod manifests_in_repo;
 mod replies;
 mod response_table;
 mod routing;
