@@ -5,6 +5,8 @@
 demo: tools build
 	cargo run --locked --quiet -- demo
 
+# Tests mostly wait for servers that they start: eight at once finish sooner than one for each processor.
+test: export RUST_TEST_THREADS ?= 8
 test: tools
 	cargo test --locked
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::http::{get, post};
@@ -196,6 +196,151 @@ async fn send_exits_1_when_the_event_is_refused_or_the_file_cannot_be_read() {
     assert!(ended.stderr.contains("/nowhere/at-all"), "{ended:?}");
     let ended = send(&[], &["--to", &url, "--file", "-"], "{ no json\n").await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
+}
+
+#[tokio::test]
+async fn send_fills_in_what_differs_from_event_to_event() {
+    let sink = Sink::start().await;
+    let url = sink.url("/");
+    let data = r#"{"n":{{n}},"at":"{{time}}","amount":{{random 10 100}}}"#;
+    let args = [
+        "--to",
+        &url,
+        "--count",
+        "3",
+        "--id",
+        "order-{{n}}",
+        "--source",
+        "/shop/{{n}}",
+        "--type",
+        "t{{n}}",
+        "--subject",
+        "{{uuid}}",
+        "--ext",
+        "part=p{{n}}",
+        "--data",
+        data,
+    ];
+    let ended = send(&[], &args, "").await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stdout.starts_with("accepted order-1\naccepted order-2\naccepted order-3\n3 events accepted by "),
+        "{ended:?}"
+    );
+    let requests = sink.requests("/");
+    let ids: Vec<&str> = requests.iter().map(|request| request.id()).collect();
+    assert_eq!(ids, ["order-1", "order-2", "order-3"]);
+    let last = &requests[2];
+    for (name, value) in [("source", "/shop/3"), ("type", "t3"), ("part", "p3")] {
+        assert_eq!(last.header(&format!("ce-{name}")), Some(value), "{name}");
+    }
+    assert_ne!(last.header("ce-subject"), requests[1].header("ce-subject"));
+    let data: Value = serde_json::from_str(&last.text()).unwrap();
+    assert_eq!((data["n"].as_u64(), data["at"].as_str()), (Some(3), last.header("ce-time")));
+    assert!((10..=100).contains(&data["amount"].as_u64().unwrap()), "{data}");
+}
+
+#[tokio::test]
+async fn send_refuses_templates_and_numbers_that_it_cannot_use() {
+    for args in [
+        &["--data", "{{number}}"][..],
+        &["--data", "{{n"],
+        &["--id", "{{random 10 1}}"],
+        &["--ext", "part={{x}}"],
+        &["--data", r#"{"at":{{time}}}"#],
+        &["--count", "0"],
+        &["--rate", "0"],
+        &["--rate", "fast"],
+        &["--mode", "bulk"],
+        &["--batch-size", "0"],
+        &["--in-flight", "0"],
+        &["--file", "-", "--data", "1"],
+    ] {
+        let sink = Sink::start().await;
+        let ended = send(&[], &[&["--to", &sink.url("/")], args].concat(), "").await;
+        assert_eq!(ended.code, Some(2), "{args:?}: {ended:?}");
+        assert!(sink.requests("/").is_empty(), "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn send_speaks_all_three_modes() {
+    let sink = Sink::start().await;
+    for (mode, content_type, requests) in [
+        ("binary", "application/json", 5),
+        ("structured", "application/cloudevents+json", 5),
+        ("batch", "application/cloudevents-batch+json", 3),
+    ] {
+        let path = format!("/{mode}");
+        let url = sink.url(&path);
+        let args = ["--to", &url, "--mode", mode, "--count", "5", "--batch-size", "2", "--data", "{{n}}"];
+        let ended = send(&[], &args, "").await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stdout.contains("\n5 events accepted by "), "{ended:?}");
+        let got = sink.requests(&path);
+        assert_eq!(got.len(), requests, "{mode}");
+        assert!(got.iter().all(|request| request.header("content-type").unwrap().starts_with(content_type)), "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn send_sends_a_long_run_many_at_once_and_each_event_once() {
+    let sink = Sink::answering(|_| Answer::status(202).after(Duration::from_millis(20))).await;
+    let url = sink.url("/");
+    let start = std::time::Instant::now();
+    let ended = send(&[], &["--to", &url, "--count", "1000", "--id", "{{n}}"], "").await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    // One after the other they would take 20 s.
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(ended.stdout.contains("\n1000 events accepted by "));
+    let mut ids: Vec<u32> = sink.requests("/").iter().map(|request| request.id().parse().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (1..=1000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn send_keeps_to_its_rate() {
+    let sink = Sink::start().await;
+    let url = sink.url("/");
+    let start = std::time::Instant::now();
+    let ended = send(&[], &["--to", &url, "--count", "21", "--rate", "40"], "").await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn send_tells_what_was_accepted_before_a_failure() {
+    let sink = Sink::answering(|request| {
+        Answer::status(if request.header("ce-id") == Some("3") { 400 } else { 202 }).body("no")
+    })
+    .await;
+    let url = sink.url("/");
+    let ended = send(&[], &["--to", &url, "--count", "5", "--id", "{{n}}"], "").await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.starts_with("accepted 1\naccepted 2\n2 events accepted by "), "{ended:?}");
+    assert!(ended.stderr.contains("event 3 is not sent") && ended.stderr.contains("400"), "{ended:?}");
+
+    let line = |id: &str| json!({"specversion": "1.0", "id": id, "source": "/s", "type": "t"}).to_string();
+    let input = format!("{}\n{}\nno event\n{}\n", line("a"), line("b"), line("c"));
+    let ended = send(&[], &["--to", &url, "--file", "-", "--mode", "batch"], &input).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.starts_with("accepted a\naccepted b\n2 events accepted by "), "{ended:?}");
+    assert!(ended.stderr.contains("standard input: line 3"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn send_takes_no_more_of_a_file_than_asked_for() {
+    let sink = Sink::start().await;
+    let url = sink.url("/");
+    let line =
+        |id: &str| json!({"specversion": "1.0", "id": id, "source": "/s", "type": "t", "data": "{{n}}"}).to_string();
+    let input = format!("{}\n{}\nnever read\n", line("a"), line("b"));
+    let ended = send(&[], &["--to", &url, "--file", "-", "--count", "2", "--ext", "part={{n}}"], &input).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let requests = sink.requests("/");
+    let parts: Vec<_> = requests.iter().map(|request| request.header("ce-part").unwrap()).collect();
+    assert_eq!(parts, ["1", "2"]);
+    assert_eq!(requests[0].text(), r#""{{n}}""#, "the data of a file is sent as it is");
 }
 
 #[tokio::test]

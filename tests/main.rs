@@ -24,6 +24,7 @@ mod ingress_modes;
 mod isolation;
 mod lifecycle;
 mod manifests;
+mod manifests_in_repo;
 mod replies;
 mod response_table;
 mod routing;
