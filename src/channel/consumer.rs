@@ -23,6 +23,8 @@ pub struct Consumer {
     pub stream: String,
     pub name: String,
     pub ack_wait: Duration,
+    /// The last stream sequence that it had delivered, to whomever, before we began.
+    pub delivered: u64,
 }
 
 /// Brings the consumer of a subscription into place.
@@ -37,6 +39,7 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Key) -> Result<
         None => api.set_consumer(&stream, &consumer, &new_config(&consumer, subscription, &declared)).await?,
         Some(info) => {
             let mut config = info["config"].clone();
+            require(&mut config);
             for (field, value) in &declared {
                 config[*field] = value.clone();
             }
@@ -58,7 +61,25 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Key) -> Result<
         }
     };
     let ack_wait = info["config"]["ack_wait"].as_u64().map_or(DEFAULT_ACK_WAIT, Duration::from_nanos);
-    Ok(Consumer { stream, name: consumer, ack_wait })
+    let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
+    Ok(Consumer { stream, name: consumer, ack_wait, delivered })
+}
+
+/// Sets what a consumer that others have made must have so that it loses nothing: pulls, an acknowledgement for each message,
+/// no end of deliveries, whole messages. What of it JetStream cannot change makes the update fail.
+fn require(config: &mut Value) {
+    let is_set = |value: &Value| !matches!(value, Value::Null) && *value != json!("") && *value != json!([]);
+    if is_set(&config["deliver_subject"]) {
+        config["deliver_subject"] = json!("");
+    }
+    config["ack_policy"] = json!("explicit");
+    config["max_deliver"] = json!(-1);
+    config["headers_only"] = json!(false);
+    if is_set(&config["backoff"]) {
+        // Its first step has taken the place of the ack wait.
+        config["backoff"] = json!([]);
+        config["ack_wait"] = json!(nanos(DEFAULT_ACK_WAIT));
+    }
 }
 
 /// Deletes the consumer of a subscription that is gone from the manifests.

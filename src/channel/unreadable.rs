@@ -5,6 +5,7 @@
 //! its own ack wait is over. So after a pull connection fell while the other stood, each subscription looks through what
 //! JetStream has delivered to it, by the API, which gives headers as base64.
 
+use std::pin::pin;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -67,45 +68,47 @@ impl Search {
         let floor = info["ack_floor"]["stream_seq"].as_u64().unwrap_or(0);
         let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
         let last = delivered.min(floor.max(self.readable_to).saturating_add(AT_MOST));
+        let consumer_sequence = info["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
         let sequences = floor.max(self.readable_to) + 1..=last;
-        let unreadable: Vec<RawMessage> = stream::iter(sequences)
+        // One after the other: a stream may be full of them, and each may be as large as a message can be.
+        let unreadable = stream::iter(sequences)
             .map(|sequence| look(api, &consumer.stream, sequence))
             .buffered(PARALLEL)
-            .try_filter_map(|message| std::future::ready(Ok(message)))
-            .try_collect()
-            .await?;
-        for message in &unreadable {
+            .try_filter_map(|message| std::future::ready(Ok(message)));
+        let mut unreadable = pin!(unreadable);
+        while let Some(message) = unreadable.try_next().await? {
             let reason = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
-            dead_letters.set_aside(subscription, message, reason).await?;
-            api.delete_message(&message.stream, message.sequence).await?;
-            tracing::error!(
-                %subscription, stream = message.stream, sequence = message.sequence,
-                "unreadable message set aside: {reason}"
-            );
+            dead_letters.set_aside(subscription, &message, reason).await?;
+            // Nobody shall stumble over it again. Not every stream lets go of messages; our own consumer always does.
+            let sequence = message.sequence;
+            if let Err(error) = api.delete_message(&message.stream, sequence).await {
+                tracing::debug!(%subscription, stream = message.stream, sequence, %error, "it stays in its stream");
+                settle(connection, consumer, sequence, consumer_sequence, "+ACK").await;
+            }
+            tracing::error!(%subscription, stream = message.stream, sequence, "unreadable message set aside: {reason}");
         }
         self.readable_to = last;
-        if !unreadable.is_empty() {
-            let consumer_sequence = info["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
-            ask_again(connection, consumer, received_to + 1..=delivered, consumer_sequence).await;
+        // What shared the connection is lost too, with or without an unreadable message of our own.
+        let begin = floor.max(received_to).max(consumer.delivered);
+        for sequence in begin + 1..=delivered.min(begin.saturating_add(AT_MOST)) {
+            settle(connection, consumer, sequence, consumer_sequence, "-NAK").await;
         }
+        connection.flush(FLUSH).await;
         Ok(())
     }
 }
 
-/// Asks JetStream to deliver what it counts as delivered and what never arrived, now and not after the ack wait.
-async fn ask_again(
+/// Answers a delivery that never arrived. `-NAK` asks for it again now and not after the ack wait.
+async fn settle(
     connection: &Connection,
     consumer: &Consumer,
-    lost: std::ops::RangeInclusive<u64>,
+    sequence: u64,
     consumer_sequence: u64,
+    answer: &'static str,
 ) {
-    for sequence in lost {
-        let subject = ack_subject(&consumer.stream, &consumer.name, sequence, consumer_sequence);
-        if connection.client.publish(subject, "-NAK".into()).await.is_err() {
-            return;
-        }
-    }
-    connection.flush(FLUSH).await;
+    let subject = ack_subject(&consumer.stream, &consumer.name, sequence, consumer_sequence);
+    // Fails only when the client is closed for good.
+    let _ = connection.client.publish(subject, answer.into()).await;
 }
 
 /// The message of that sequence if it is there and unreadable.

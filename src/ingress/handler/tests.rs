@@ -71,7 +71,8 @@ struct Ingress {
 
 impl Ingress {
     fn new(way: Way, default_channel: Option<&str>) -> Self {
-        let target = |subject: &str| Some(Target { subject: subject.to_owned(), max_msg_size: None });
+        let target =
+            |subject: &str| Some(Target { stream: "S".to_owned(), subject: subject.to_owned(), max_msg_size: None });
         let routes = [
             (key("default/foo"), target("foo.default")),
             (key("default/bar"), target("bar.default")),
