@@ -20,6 +20,8 @@ pub struct Api {
 pub enum ApiError {
     #[error("NATS is not connected")]
     Disconnected,
+    #[error("NATS does not permit us to publish to '{0}'")]
+    Denied(String),
     #[error("JetStream does not answer: {0}")]
     NoAnswer(String),
     /// The stream or the consumer is not there.
@@ -30,6 +32,7 @@ pub enum ApiError {
     Refused { code: u64, description: String },
 }
 
+const API_PREFIX: &str = "$JS.API.";
 const STREAM_NOT_FOUND: u64 = 10_059;
 const CONSUMER_NOT_FOUND: u64 = 10_014;
 const MESSAGE_NOT_FOUND: u64 = 10_037;
@@ -114,11 +117,15 @@ impl Api {
         if !self.connection.is_connected() {
             return Err(ApiError::Disconnected);
         }
-        let response: Response<Value> = self
-            .context
-            .request(subject.to_owned(), request)
-            .await
-            .map_err(|error| ApiError::NoAnswer(error.to_string()))?;
+        // The context puts its prefix before the subject.
+        let denied = format!("{API_PREFIX}{subject}");
+        let denials = self.connection.denials(&denied);
+        let response: Response<Value> = tokio::select! {
+            answer = self.context.request(subject.to_owned(), request) => {
+                answer.map_err(|error| ApiError::NoAnswer(error.to_string()))?
+            }
+            () = self.connection.denied(&denied, denials) => return Err(ApiError::Denied(denied)),
+        };
         match response {
             Response::Ok(value) => Ok(value),
             Response::Err { error } => {

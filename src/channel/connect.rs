@@ -3,12 +3,13 @@
 //! A bridge has two. One stored message that the client cannot parse makes the client drop its connection, so messages are
 //! pulled over a connection of their own and a poison message never stops the ingress or the JetStream API.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Event, ServerError};
 use tokio::sync::watch;
 
 /// How often the server is asked whether it is still there. Three unanswered pings end the connection.
@@ -21,6 +22,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CLIENT_CAPACITY: usize = 16;
 /// The longest wait between two attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// Subjects that the server has denied us and that we remember; when there are more, we start anew.
+const MAX_DENIED: usize = 1000;
 
 /// Where NATS is and who we are there. Secrets come from files only.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +56,11 @@ pub enum SettingsError {
 pub struct Connection {
     pub(super) client: Client,
     link: watch::Receiver<Link>,
+    denied: watch::Receiver<Denied>,
 }
+
+/// How often the server has denied us to publish, by subject. It answers such a message with nothing else.
+type Denied = BTreeMap<String, u64>;
 
 /// What became of a connection so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,7 +77,8 @@ impl Connection {
     /// When the settings themselves are wrong.
     pub async fn open(settings: &Settings, name: &str) -> Result<Self, SettingsError> {
         let (sender, link) = watch::channel(Link::default());
-        let sender = Arc::new(sender);
+        let (denier, denied) = watch::channel(Denied::default());
+        let follower = Arc::new(Follower { link: sender, denied: denier, refusal: Mutex::default() });
         let options = authenticate(settings)
             .await?
             .name(name)
@@ -85,7 +93,7 @@ impl Connection {
                 Duration::from_millis(10 * 2_u64.pow(exponent)).min(RECONNECT_MAX)
             })
             .event_callback(move |event| {
-                follow(&sender, &event);
+                follower.follow(&event);
                 std::future::ready(())
             });
         let mut servers = Vec::new();
@@ -98,7 +106,7 @@ impl Connection {
         let client = async_nats::connect_with_options(servers, options)
             .await
             .map_err(|error| SettingsError::Contradiction(format!("cannot set up the NATS client: {error}")))?;
-        Ok(Self { client, link })
+        Ok(Self { client, link, denied })
     }
 
     pub fn is_connected(&self) -> bool {
@@ -110,25 +118,89 @@ impl Connection {
         self.link.clone()
     }
 
+    /// How often the server has denied us to publish to this subject so far.
+    pub(super) fn denials(&self, subject: &str) -> u64 {
+        self.denied.borrow().get(subject).copied().unwrap_or(0)
+    }
+
+    /// Returns when the server has denied us this subject more than `before` times.
+    pub(super) async fn denied(&self, subject: &str, before: u64) {
+        let mut denied = self.denied.clone();
+        if denied.wait_for(|denied| denied.get(subject).is_some_and(|times| *times > before)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until all that was sent so far has left for the server, but no longer than `limit`. True when it has.
     pub async fn flush(&self, limit: Duration) -> bool {
-        // `flush` never ends while the connection is down.
+        // `flush` never ends while the connection is down, and what waits then may leave long after.
+        if !self.is_connected() {
+            return false;
+        }
         matches!(tokio::time::timeout(limit, self.client.flush()).await, Ok(Ok(())))
     }
 }
 
-fn follow(link: &watch::Sender<Link>, event: &Event) {
-    match event {
-        Event::Connected => link.send_modify(|link| link.connected = true),
-        Event::Disconnected => link.send_modify(|link| {
-            link.connected = false;
-            link.losses += 1;
-        }),
-        Event::SlowConsumer(_) => tracing::error!("the NATS client dropped messages: a pull asked for more than fits"),
-        Event::ServerError(error) => tracing::warn!(%error, "NATS server error"),
-        Event::ClientError(error) => tracing::warn!(%error, "NATS client error"),
-        _ => {}
+/// Listens to the client.
+struct Follower {
+    link: watch::Sender<Link>,
+    denied: watch::Sender<Denied>,
+    /// Why there is no connection, as far as it was told; each reason is told once.
+    refusal: Mutex<String>,
+}
+
+impl Follower {
+    fn follow(&self, event: &Event) {
+        match event {
+            Event::Connected => {
+                self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                self.link.send_modify(|link| link.connected = true);
+            }
+            Event::Disconnected => self.link.send_modify(|link| {
+                link.connected = false;
+                link.losses += 1;
+            }),
+            Event::SlowConsumer(_) => {
+                tracing::error!("the NATS client dropped messages: a pull asked for more than fits")
+            }
+            Event::ServerError(ServerError::Other(text)) => match denied_subject(text) {
+                Some(subject) => self.deny(subject, text),
+                None => tracing::warn!(error = text, "NATS server error"),
+            },
+            Event::ServerError(error) => tracing::warn!(%error, "NATS server error"),
+            Event::ClientError(error) => self.refused(error.to_string()),
+            _ => {}
+        }
     }
+
+    fn deny(&self, subject: &str, text: &str) {
+        let mut is_new = false;
+        self.denied.send_modify(|denied| {
+            if denied.len() >= MAX_DENIED {
+                denied.clear();
+            }
+            let times = denied.entry(subject.to_owned()).or_default();
+            is_new = *times == 0;
+            *times += 1;
+        });
+        if is_new {
+            tracing::warn!(error = text, "NATS does not permit what the bridge needs");
+        }
+    }
+
+    fn refused(&self, reason: String) {
+        let mut known = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != reason {
+            tracing::warn!(error = reason, "cannot connect to NATS, still trying");
+            *known = reason;
+        }
+    }
+}
+
+/// The subject in `Permissions Violation for Publish to "SUBJECT"`.
+fn denied_subject(text: &str) -> Option<&str> {
+    let at = text.to_ascii_lowercase().find("permissions violation for publish to")?;
+    text[at..].split('"').nth(1)
 }
 
 async fn authenticate(settings: &Settings) -> Result<ConnectOptions, SettingsError> {

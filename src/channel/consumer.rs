@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::api::{Api, ApiError};
 use super::connect::Connection;
 use super::stream::{EnsureError, differences, nanos, stream_name};
-use super::unreadable::ask_again;
+use super::unreadable::settle;
 use super::{broker, name};
 use crate::filter::Filter;
 use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Controls, DeliverPolicy, Key, Ordering, Subscription};
@@ -31,6 +31,8 @@ pub struct Consumer {
     pub ack_wait: Duration,
     /// Only one of several bridges is given messages at a time; another takes over when it is gone.
     pub pinned: bool,
+    /// The last stream sequence that it had delivered, to whomever, before we began.
+    pub delivered: u64,
 }
 
 /// The one group of a pinned consumer (ADR-42).
@@ -61,6 +63,7 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
         }
         Some(info) => {
             let mut config = info["config"].clone();
+            require(&mut config);
             for (field, value) in &declared {
                 config[*field] = value.clone();
             }
@@ -89,7 +92,8 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
     };
     hold(api, &stream, &consumer, &info, subscription.controls.paused).await?;
     let ack_wait = info["config"]["ack_wait"].as_u64().map_or(DEFAULT_ACK_WAIT, Duration::from_nanos);
-    Ok(Consumer { stream, name: consumer, ack_wait, pinned })
+    let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
+    Ok(Consumer { stream, name: consumer, ack_wait, pinned, delivered })
 }
 
 /// Pauses the consumer at the server too, or takes our own pause back; one that an operator has made stays.
@@ -104,6 +108,23 @@ async fn hold(api: &Api, stream: &str, consumer: &str, info: &Value, paused: boo
         // A server before 2.11 does not know how; that nobody pulls is enough.
         Err(ApiError::NoAnswer(_)) if paused => Ok(()),
         answer => answer,
+    }
+}
+
+/// Sets what a consumer that others have made must have so that it loses nothing: pulls, an acknowledgement for each message,
+/// no end of deliveries, whole messages. What of it JetStream cannot change makes the update fail.
+fn require(config: &mut Value) {
+    let is_set = |value: &Value| !matches!(value, Value::Null) && *value != json!("") && *value != json!([]);
+    if is_set(&config["deliver_subject"]) {
+        config["deliver_subject"] = json!("");
+    }
+    config["ack_policy"] = json!("explicit");
+    config["max_deliver"] = json!(-1);
+    config["headers_only"] = json!(false);
+    if is_set(&config["backoff"]) {
+        // Its first step has taken the place of the ack wait.
+        config["backoff"] = json!([]);
+        config["ack_wait"] = json!(nanos(DEFAULT_ACK_WAIT));
     }
 }
 
@@ -251,7 +272,9 @@ impl Consumer {
         }
         let first = number(&info["ack_floor"]["stream_seq"]) + 1;
         let last = number(&info["delivered"]["stream_seq"]);
-        ask_again(connection, self, first..=last, number(&info["delivered"]["consumer_seq"])).await;
+        for sequence in first..=last {
+            settle(connection, self, sequence, number(&info["delivered"]["consumer_seq"]), "-NAK").await;
+        }
         Ok(true)
     }
 

@@ -92,7 +92,7 @@ impl DeadLetters {
             event::nats::encode(event, pass_through, |name, value| message.header(name, value.into_owned()));
         message.header(MESSAGE_ID, message_id(provenance, &subscription.to_string()));
         self.publisher.check_size(&message, None)?;
-        self.publisher.store(&name::dead_letter_subject(subscription), message).await
+        self.publisher.store(STREAM, &name::dead_letter_subject(subscription), message).await
     }
 
     /// Sets a message aside that is no event, once for all subscriptions that meet it; returns when JetStream has it.
@@ -104,10 +104,10 @@ impl DeadLetters {
         for detail in [Detail::Full, Detail::Brief] {
             let message = aside(raw, reason, detail);
             if self.publisher.check_size(&message, None).is_ok() {
-                return self.publisher.store(&subject, message).await;
+                return self.publisher.store(STREAM, &subject, message).await;
             }
         }
-        self.publisher.store(&subject, aside(raw, reason, Detail::None)).await
+        self.publisher.store(STREAM, &subject, aside(raw, reason, Detail::None)).await
     }
 }
 

@@ -32,6 +32,8 @@ const HEADER_LINE: usize = 4;
 /// Where events of one channel go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
+    /// The stream that has to acknowledge them.
+    pub stream: String,
     pub subject: String,
     /// Whether the events are subject to a broker's rules.
     pub kind: ChannelKind,
@@ -52,6 +54,8 @@ pub enum PublishError {
     NoAck(Duration),
     #[error("no stream takes subject '{0}' right now")]
     NoStream(String),
+    #[error("NATS does not permit us to publish to '{0}'")]
+    Denied(String),
     #[error("the stream takes no more: {0}")]
     Full(String),
     #[error("the event is too large: {0}")]
@@ -114,7 +118,7 @@ impl Publisher {
         pass_through: &PassThrough,
     ) -> Result<(), PublishError> {
         let (subject, message) = self.prepare(target, event, pass_through, event.message_id())?;
-        self.store(&subject, message).await
+        self.store(&target.stream, &subject, message).await
     }
 
     /// Stores an event that a delivery leads to: a reply, a dead letter, or the event itself on its way into another channel.
@@ -132,7 +136,7 @@ impl Publisher {
     ) -> Result<(), PublishError> {
         let message_id = format!("{}.{delivery}", event.message_id());
         let (subject, message) = self.prepare(target, event, pass_through, message_id)?;
-        self.store(&subject, message).await
+        self.store(&target.stream, &subject, message).await
     }
 
     /// Stores all events of a request; returns when JetStream has every one. Sizes are checked first, so that an event that is
@@ -149,7 +153,9 @@ impl Publisher {
         let messages: Result<Vec<_>, _> =
             events.iter().map(|event| self.prepare(target, event, pass_through, event.message_id())).collect();
         try_join_all(
-            messages?.into_iter().map(|(subject, message)| async move { self.store(&subject, message).await }),
+            messages?
+                .into_iter()
+                .map(|(subject, message)| async move { self.store(&target.stream, &subject, message).await }),
         )
         .await?;
         Ok(())
@@ -190,12 +196,13 @@ impl Publisher {
         Err(PublishError::TooLarge(text))
     }
 
-    /// Publishes and waits for the acknowledgement.
-    pub(super) async fn store(&self, subject: &str, message: Prepared) -> Result<(), PublishError> {
+    /// Publishes and waits until `stream` acknowledges.
+    pub(super) async fn store(&self, stream: &str, subject: &str, message: Prepared) -> Result<(), PublishError> {
         if !self.is_connected() {
             return Err(PublishError::Disconnected);
         }
         let waiting = self.acks.expect();
+        let denials = self.connection.denials(subject);
         let exchange = async {
             let reply = format!("{}.{}", self.acks.inbox, waiting.token);
             let client = &self.connection.client;
@@ -208,14 +215,19 @@ impl Publisher {
                     }
                     _ => PublishError::Refused(error.to_string()),
                 })?;
-            waiting.answer().await.unwrap_or(Err(PublishError::Disconnected))
+            tokio::select! {
+                answer = waiting.answer() => answer.unwrap_or(Err(PublishError::Disconnected)),
+                () = self.connection.denied(subject, denials) => Err(PublishError::Denied(subject.to_owned())),
+            }
         };
         match tokio::time::timeout(self.ack_timeout, exchange).await {
-            Ok(Err(PublishError::NoStream(_))) => {
+            Ok(Ok(storer)) if storer == stream => Ok(()),
+            // None, or that of somebody else, who will not hand the event on to our subscriptions.
+            Ok(Ok(_) | Err(PublishError::NoStream(_))) => {
                 self.missing.notify_one();
                 Err(PublishError::NoStream(subject.to_owned()))
             }
-            Ok(outcome) => outcome,
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(PublishError::NoAck(self.ack_timeout)),
         }
     }
@@ -267,7 +279,8 @@ impl Prepared {
     }
 }
 
-type Answer = Result<(), PublishError>;
+/// The name of the stream that has stored the message.
+type Answer = Result<String, PublishError>;
 
 /// The publishes whose acknowledgement is not here yet.
 struct Acks {
@@ -285,11 +298,12 @@ impl Acks {
     }
 
     fn arrived(&self, message: &Message) {
+        let Some(answer) = read_ack(message) else { return };
         let token = message.subject.rsplit('.').next().and_then(|token| token.parse::<u64>().ok());
         let sender = token.and_then(|token| self.lock().remove(&token));
         if let Some(sender) = sender {
             // The caller may have left meanwhile.
-            let _ = sender.send(read_ack(message));
+            let _ = sender.send(answer);
         }
     }
 
@@ -327,6 +341,10 @@ impl Drop for Waiting {
 #[derive(Deserialize)]
 struct PubAck {
     error: Option<Refusal>,
+    #[serde(default)]
+    stream: String,
+    #[serde(default)]
+    seq: u64,
 }
 
 #[derive(Deserialize)]
@@ -337,14 +355,18 @@ struct Refusal {
     description: String,
 }
 
-fn read_ack(message: &Message) -> Answer {
+/// `None` when it is no answer of JetStream: anybody who is subscribed to the subject may answer too.
+fn read_ack(message: &Message) -> Option<Answer> {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Err(PublishError::NoStream(String::new()));
+        return Some(Err(PublishError::NoStream(String::new())));
     }
     match serde_json::from_slice::<PubAck>(&message.payload) {
-        Ok(PubAck { error: None }) => Ok(()),
-        Ok(PubAck { error: Some(refusal) }) => Err(classify(refusal)),
-        Err(error) => Err(PublishError::Refused(format!("an acknowledgement that cannot be read: {error}"))),
+        Ok(PubAck { error: Some(refusal), .. }) => Some(Err(classify(refusal))),
+        Ok(PubAck { stream, seq, .. }) if !stream.is_empty() && seq > 0 => Some(Ok(stream)),
+        _ => {
+            tracing::debug!(inbox = %message.subject, "somebody else than JetStream has answered an event");
+            None
+        }
     }
 }
 

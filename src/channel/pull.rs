@@ -17,16 +17,17 @@ use super::stream::nanos;
 use super::ticket::Ticket;
 use crate::event::{self, Event, PassThrough};
 
-/// How long one pull waits at the server before it has to be renewed.
-const EXPIRES: Duration = Duration::from_secs(60);
+/// How long one pull waits at the server before it has to be renewed. When it was for nothing, the consumer is looked at, so
+/// this is also how long a consumer that was paused goes unnoticed; 5,000 idle subscriptions make 330 pulls a second.
+const EXPIRES: Duration = Duration::from_secs(15);
 /// The same for a pinned consumer, which takes a bridge that does not pull for gone.
 const EXPIRES_PINNED: Duration = Duration::from_secs(6);
 /// The header that says who a pinned consumer's client is.
 const PIN_ID: &str = "Nats-Pin-Id";
 /// How often the server says that a waiting pull is still known to it.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Without a word for so long, the pull is lost.
-const SILENCE: Duration = Duration::from_secs(21);
+const SILENCE: Duration = Duration::from_secs(11);
 /// How long the end of a pull may take.
 const STOP: Duration = Duration::from_secs(1);
 /// What the server answers while a consumer or a whole JetStream has no leader; the same code as the HTTP one.
@@ -35,6 +36,9 @@ const NO_RESPONDERS: u16 = 503;
 /// A pull loop's view of one consumer.
 pub struct Puller {
     client: Client,
+    connection: Connection,
+    /// How often the server had denied us to pull when we asked last.
+    denials: u64,
     consumer: Consumer,
     /// Where pulls are asked for.
     next_subject: String,
@@ -46,8 +50,6 @@ pub struct Puller {
     outstanding: usize,
     /// What the server calls us while a pinned consumer gives its messages to us.
     pin: Option<String>,
-    /// Whether the current pull has brought anything.
-    fruitful: bool,
     last_heard: Instant,
 }
 
@@ -58,7 +60,7 @@ pub enum Pulled {
     Event(Box<Stored>),
     /// A message that claims to be an event and is none.
     Poison(Box<Poison>),
-    /// The pull ran its whole time without a message.
+    /// The pull ran its whole time and there was still room.
     Idle,
     /// A pinned consumer has chosen us, and this is the first message since.
     TookOver(Box<Pulled>),
@@ -100,7 +102,7 @@ pub enum PullError {
     Gone(String),
     #[error("no message and no heartbeat for {} s", SILENCE.as_secs())]
     Silent,
-    #[error("JetStream refused the pull: {0}")]
+    #[error("the pull was refused: {0}")]
     Refused(String),
     #[error("the NATS client is closed")]
     Closed,
@@ -115,6 +117,8 @@ impl Puller {
         let subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(|_| PullError::Closed)?;
         Ok(Self {
             client,
+            connection: connection.clone(),
+            denials: 0,
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", consumer.stream, consumer.name),
             consumer,
             inbox,
@@ -122,7 +126,6 @@ impl Puller {
             round: 0,
             outstanding: 0,
             pin: None,
-            fruitful: false,
             last_heard: Instant::now(),
         })
     }
@@ -146,8 +149,8 @@ impl Puller {
         }
         let reply = format!("{}.{}", self.inbox, self.round);
         self.outstanding = room;
-        self.fruitful = false;
         self.last_heard = Instant::now();
+        self.denials = self.connection.denials(&self.next_subject);
         self.client
             .publish_with_reply(self.next_subject.clone(), reply, request.to_string().into())
             .await
@@ -163,13 +166,15 @@ impl Puller {
             let silence = tokio::time::sleep_until(self.last_heard + SILENCE);
             let message = tokio::select! {
                 message = self.subscriber.next() => message.ok_or(PullError::Closed)?,
+                () = self.connection.denied(&self.next_subject, self.denials) => {
+                    return Err(PullError::Refused(format!("NATS does not permit us to publish to '{}'", self.next_subject)));
+                }
                 () = silence, if self.outstanding > 0 => return Err(PullError::Silent),
             };
             self.last_heard = Instant::now();
             match message.status {
                 None => {
                     self.outstanding = self.outstanding.saturating_sub(1);
-                    self.fruitful = true;
                     let pinned_anew = self.pinned_anew(&message);
                     if let Some(pulled) = self.read(message) {
                         return Ok(if pinned_anew { Pulled::TookOver(Box::new(pulled)) } else { pulled });
@@ -245,7 +250,6 @@ impl Puller {
         }
         self.outstanding = 0;
         match status.as_u16() {
-            404 | 408 if self.fruitful => Ok(Some(Pulled::Alive)),
             404 | 408 => Ok(Some(Pulled::Idle)),
             NO_RESPONDERS => Err(PullError::Gone("nobody answers for it".into())),
             // Another bridge is the pinned one now.

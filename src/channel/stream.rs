@@ -52,7 +52,7 @@ pub async fn ensure(api: &Api, channel: &Channel) -> Result<Target, EnsureError>
         },
     };
     let max_msg_size = config["max_msg_size"].as_u64().and_then(|size| usize::try_from(size).ok());
-    Ok(Target { subject, kind: channel.kind, max_msg_size: max_msg_size.filter(|size| *size > 0) })
+    Ok(Target { stream, subject, kind: channel.kind, max_msg_size: max_msg_size.filter(|size| *size > 0) })
 }
 
 async fn adopt(

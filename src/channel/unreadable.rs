@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_nats::HeaderName;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use super::api::{Api, ApiError};
@@ -67,45 +67,46 @@ impl Search {
         let floor = info["ack_floor"]["stream_seq"].as_u64().unwrap_or(0);
         let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
         let last = delivered.min(floor.max(self.readable_to).saturating_add(AT_MOST));
-        let sequences = floor.max(self.readable_to) + 1..=last;
-        let unreadable: Vec<RawMessage> = stream::iter(sequences)
-            .map(|sequence| look(api, &consumer.stream, sequence))
-            .buffered(PARALLEL)
-            .try_filter_map(|message| std::future::ready(Ok(message)))
-            .try_collect()
-            .await?;
-        for message in &unreadable {
-            let reason = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
-            dead_letters.set_aside(subscription, message, reason).await?;
-            api.delete_message(&message.stream, message.sequence).await?;
-            tracing::error!(
-                %subscription, stream = message.stream, sequence = message.sequence,
-                "unreadable message set aside: {reason}"
-            );
+        let consumer_sequence = info["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
+        let sequences: Vec<u64> = (floor.max(self.readable_to) + 1..=last).collect();
+        for some in sequences.chunks(PARALLEL) {
+            // All of them first: a look that waits its turn while we wait for something else would stand in our own way.
+            let looks = try_join_all(some.iter().map(|sequence| look(api, &consumer.stream, *sequence))).await?;
+            for message in looks.into_iter().flatten() {
+                let reason = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
+                dead_letters.set_aside(subscription, &message, reason).await?;
+                // Nobody shall stumble over it again. Not every stream lets go of messages; our own consumer always does.
+                let sequence = message.sequence;
+                let stream = &message.stream;
+                if let Err(error) = api.delete_message(stream, sequence).await {
+                    tracing::debug!(%subscription, stream, sequence, %error, "it stays in its stream");
+                    settle(connection, consumer, sequence, consumer_sequence, "+ACK").await;
+                }
+                tracing::error!(%subscription, stream, sequence, "unreadable message set aside: {reason}");
+            }
         }
         self.readable_to = last;
-        if !unreadable.is_empty() {
-            let consumer_sequence = info["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
-            ask_again(connection, consumer, received_to + 1..=delivered, consumer_sequence).await;
+        // What shared the connection is lost too, with or without an unreadable message of our own.
+        let begin = floor.max(received_to).max(consumer.delivered);
+        for sequence in begin + 1..=delivered.min(begin.saturating_add(AT_MOST)) {
+            settle(connection, consumer, sequence, consumer_sequence, "-NAK").await;
         }
+        connection.flush(FLUSH).await;
         Ok(())
     }
 }
 
-/// Asks JetStream to deliver what it counts as delivered and what never arrived, now and not after the ack wait.
-pub(super) async fn ask_again(
+/// Answers a delivery that never arrived. `-NAK` asks for it again now and not after the ack wait.
+pub(super) async fn settle(
     connection: &Connection,
     consumer: &Consumer,
-    lost: std::ops::RangeInclusive<u64>,
+    sequence: u64,
     consumer_sequence: u64,
+    answer: &'static str,
 ) {
-    for sequence in lost {
-        let subject = ack_subject(&consumer.stream, &consumer.name, sequence, consumer_sequence);
-        if connection.client.publish(subject, "-NAK".into()).await.is_err() {
-            return;
-        }
-    }
-    connection.flush(FLUSH).await;
+    let subject = ack_subject(&consumer.stream, &consumer.name, sequence, consumer_sequence);
+    // Fails only when the client is closed for good.
+    let _ = connection.client.publish(subject, answer.into()).await;
 }
 
 /// The message of that sequence if it is there and unreadable.

@@ -29,6 +29,13 @@ impl Nats {
 
     /// `settings` are further lines of its configuration file.
     pub async fn start_with(settings: &str) -> Self {
+        let nats = Self::start_as(settings);
+        nats.wait_until_up().await;
+        nats
+    }
+
+    /// Started with settings that let nobody in without a secret, so nobody waits until it is up.
+    pub fn start_as(settings: &str) -> Self {
         let port = free_port();
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("store");
@@ -38,9 +45,7 @@ impl Nats {
         );
         std::fs::write(dir.path().join("nats.conf"), config).unwrap();
         let process = spawn(&dir);
-        let nats = Self { port, dir, process };
-        nats.wait_until_up().await;
-        nats
+        Self { port, dir, process }
     }
 
     pub fn port(&self) -> u16 {
@@ -59,6 +64,11 @@ impl Nats {
     pub async fn start_again(&mut self) {
         self.process = spawn(&self.dir);
         self.wait_until_up().await;
+    }
+
+    /// Throws away what it had stored; only while it is not running.
+    pub fn forget(&self) {
+        std::fs::remove_dir_all(self.dir.path().join("store")).unwrap();
     }
 
     /// SIGSTOP: connections stay, nobody answers.

@@ -73,7 +73,8 @@ struct Ingress {
 impl Ingress {
     fn new(way: Way, default_channel: Option<&str>) -> Self {
         let target = |subject: &str| {
-            Some(Target { subject: subject.to_owned(), kind: ChannelKind::Channel, max_msg_size: None })
+            let (stream, subject) = ("S".to_owned(), subject.to_owned());
+            Some(Target { stream, subject, kind: ChannelKind::Channel, max_msg_size: None })
         };
         let routes = [
             (key("default/foo"), target("foo.default")),
