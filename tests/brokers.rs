@@ -122,7 +122,11 @@ async fn a_reply_re_enters_the_broker_and_counts_down() {
 async fn a_reply_with_the_id_of_its_event_is_stored_all_the_same() {
     let nats = Nats::start().await;
     let sink = Sink::answering(|request| match request.target() {
-        "/ask" => Answer::event("1").header("ce-source", request.header("ce-source").unwrap()),
+        "/ask" => Answer::status(200)
+            .header("ce-specversion", "1.0")
+            .header("ce-id", request.id())
+            .header("ce-source", request.header("ce-source").unwrap())
+            .header("ce-type", "reply"),
         _ => Answer::status(200),
     })
     .await;

@@ -35,10 +35,21 @@ pub struct Consumer {
     pub delivered: u64,
 }
 
+/// The deliveries of a consumer that nobody has settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unsettled {
+    pub count: u64,
+    /// No stream sequence among them is higher.
+    pub last: u64,
+}
+
+/// Unsettled deliveries of a subscription that is ordered by key: whoever takes over holds all of them at once, to put them
+/// in order.
+pub const MAX_UNSETTLED_BY_KEY: u32 = 1024;
 /// The one group of a pinned consumer (ADR-42).
 pub(super) const GROUP: &str = "knats";
 /// How long a bridge may be silent before another one takes over.
-const TAKE_OVER_AFTER: Duration = Duration::from_secs(20);
+const TAKE_OVER_AFTER: Duration = Duration::from_secs(8);
 
 /// Brings the consumer of a subscription into place.
 ///
@@ -94,6 +105,13 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
     let ack_wait = info["config"]["ack_wait"].as_u64().map_or(DEFAULT_ACK_WAIT, Duration::from_nanos);
     let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
     Ok(Consumer { stream, name: consumer, ack_wait, pinned, delivered })
+}
+
+/// Whether a pinned consumer has chosen a bridge.
+fn is_pinned(info: &Value) -> bool {
+    info["priority_groups"].as_array().is_some_and(|groups| {
+        groups.iter().any(|group| group["pinned_client_id"].as_str().is_some_and(|pin| !pin.is_empty()))
+    })
 }
 
 /// Pauses the consumer at the server too, or takes our own pause back; one that an operator has made stays.
@@ -199,6 +217,10 @@ fn max_ack_pending(template: &ConsumerTemplate, controls: &Controls) -> Option<i
         // Nothing is delivered before the one before it is settled, not even to another bridge.
         return Some(1);
     }
+    if let Ordering::Key(_) = controls.ordering {
+        // Those that wait behind their key count too, and only one bridge works anyway.
+        return Some(i64::from(MAX_UNSETTLED_BY_KEY));
+    }
     controls.max_in_flight.map(|limit| i64::from(limit.get())).or(template.max_ack_pending)
 }
 
@@ -248,10 +270,7 @@ impl Consumer {
         if pending == 0 || (limit > 0 && unacknowledged >= limit) {
             return None;
         }
-        let elsewhere = info["priority_groups"].as_array().is_some_and(|groups| {
-            groups.iter().any(|group| group["pinned_client_id"].as_str().is_some_and(|pin| !pin.is_empty()))
-        });
-        if self.pinned && elsewhere {
+        if self.pinned && is_pinned(&info) {
             return None;
         }
         let paused = info["paused"].as_bool() == Some(true);
@@ -259,23 +278,40 @@ impl Consumer {
         Some(format!("{pending} messages wait and {cause}"))
     }
 
-    /// Makes JetStream deliver again, in order, what it has delivered to a bridge that this one takes over from. False when
-    /// there is nothing but the `own` events that this bridge has at hand.
+    /// Makes JetStream deliver again at once what it has delivered and nobody has settled, but for what this bridge `holds`.
+    /// Gives how many such messages there are, those held included, and the last sequence among them.
     ///
     /// # Errors
     /// When JetStream does not answer.
-    pub async fn take_over(&self, api: &Api, connection: &Connection, own: usize) -> Result<bool, ApiError> {
-        let Some(info) = api.consumer_info(&self.stream, &self.name).await? else { return Ok(false) };
+    pub async fn take_over(
+        &self,
+        api: &Api,
+        connection: &Connection,
+        holds: impl Fn(u64) -> bool,
+    ) -> Result<Unsettled, ApiError> {
+        let Some(info) = api.consumer_info(&self.stream, &self.name).await? else { return Ok(Unsettled::default()) };
         let number = |field: &Value| field.as_u64().unwrap_or(0);
-        if number(&info["num_ack_pending"]) <= u64::try_from(own).unwrap_or(u64::MAX) {
-            return Ok(false);
-        }
+        let unsettled =
+            Unsettled { count: number(&info["num_ack_pending"]), last: number(&info["delivered"]["stream_seq"]) };
         let first = number(&info["ack_floor"]["stream_seq"]) + 1;
-        let last = number(&info["delivered"]["stream_seq"]);
-        for sequence in first..=last {
+        for sequence in (first..=unsettled.last).filter(|sequence| !holds(*sequence)) {
             settle(connection, self, sequence, number(&info["delivered"]["consumer_seq"]), "-NAK").await;
         }
-        Ok(true)
+        Ok(unsettled)
+    }
+
+    /// When no bridge is the pinned one although messages are unsettled, whoever was it is gone: asks for them again, so that
+    /// JetStream chooses another one now and not after the ack wait.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub async fn adopt_orphans(&self, api: &Api, connection: &Connection) -> Result<(), ApiError> {
+        let info = api.consumer_info(&self.stream, &self.name).await?;
+        let orphaned = info.is_some_and(|info| !is_pinned(&info) && info["num_ack_pending"].as_u64() != Some(0));
+        if self.pinned && orphaned {
+            self.take_over(api, connection, |_| false).await?;
+        }
+        Ok(())
     }
 
     /// Lets another bridge take over at once.

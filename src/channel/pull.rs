@@ -21,7 +21,7 @@ use crate::event::{self, Event, PassThrough};
 /// this is also how long a consumer that was paused goes unnoticed; 5,000 idle subscriptions make 330 pulls a second.
 const EXPIRES: Duration = Duration::from_secs(15);
 /// The same for a pinned consumer, which takes a bridge that does not pull for gone.
-const EXPIRES_PINNED: Duration = Duration::from_secs(6);
+const EXPIRES_PINNED: Duration = Duration::from_secs(3);
 /// The header that says who a pinned consumer's client is.
 const PIN_ID: &str = "Nats-Pin-Id";
 /// How often the server says that a waiting pull is still known to it.
@@ -66,6 +66,18 @@ pub enum Pulled {
     TookOver(Box<Pulled>),
     /// The pull is alive, or ended in good order.
     Alive,
+}
+
+impl Pulled {
+    /// The place in the stream of the message, when it is one.
+    pub fn sequence(&self) -> Option<u64> {
+        match self {
+            Self::Event(stored) => Some(stored.ticket.place().stream_sequence),
+            Self::Poison(poison) => Some(poison.message.sequence),
+            Self::TookOver(first) => first.sequence(),
+            Self::Idle | Self::Alive => None,
+        }
+    }
 }
 
 /// An event as the stream holds it, with the duty to settle it.

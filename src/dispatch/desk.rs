@@ -1,6 +1,6 @@
 //! The events that a subscription holds: which ones wait for which, how much room is left, and what came of each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,13 @@ use super::breaker::Breaker;
 use super::lanes::{Entry, Lanes};
 use super::returning::Returning;
 use super::slots::{MAX_HELD, MAX_IN_FLIGHT};
-use crate::channel::{Poison, Stored, Ticket};
+use crate::channel::{Poison, Stored, Ticket, Unsettled};
 use crate::filter::{Filter, Verdict};
 use crate::resource::Ordering;
+
+/// A pinned consumer takes a bridge that does not ask for gone. So it asks for one more from time to time although there is
+/// no slot; what comes waits.
+const KEEP_PIN: Duration = Duration::from_secs(2);
 
 /// The desk of one subscription.
 pub(super) struct Desk {
@@ -34,8 +38,19 @@ pub(super) struct Desk {
     gathering: Option<Gathering>,
     breaker: Breaker,
     returning: Returning,
+    /// While we take over from another bridge: what has come so far, in order, and nothing of it started.
+    take_over: Option<TakeOver>,
+    asked_at: Instant,
     /// The last stream sequence that reached us.
     received_to: u64,
+}
+
+#[derive(Default)]
+struct TakeOver {
+    /// Messages up to this sequence are waited for.
+    last: u64,
+    missing: u64,
+    come: BTreeMap<u64, Stored>,
 }
 
 /// What changed with events that came to their end.
@@ -65,6 +80,8 @@ impl Desk {
             gathering: controls.batch.map(Gathering::new),
             breaker: Breaker::new(plan.has_breaker()),
             returning: Returning::default(),
+            take_over: None,
+            asked_at: Instant::now(),
             received_to: 0,
             context,
         }
@@ -79,6 +96,41 @@ impl Desk {
         self.breaker.is_open()
     }
 
+    pub(super) fn holds(&self, sequence: u64) -> bool {
+        self.held.contains_key(&sequence)
+    }
+
+    /// Starts nothing until all that is unsettled is here, and then in the order of the stream.
+    pub(super) fn take_over(&mut self, unsettled: Unsettled) {
+        let held = self.held.keys().filter(|sequence| **sequence <= unsettled.last).count();
+        let missing = unsettled.count.saturating_sub(u64::try_from(held).unwrap_or(u64::MAX));
+        if missing > 1 {
+            tracing::info!(subscription = %self.context.0.subscription, events = missing, "taking over from another bridge");
+        }
+        self.take_over = (missing > 0).then(|| TakeOver { last: unsettled.last, missing, ..TakeOver::default() });
+    }
+
+    /// No more of what is unsettled will come.
+    pub(super) fn all_have_come(&mut self) {
+        for stored in self.take_over.take().unwrap_or_default().come.into_values() {
+            self.enter(stored);
+        }
+    }
+
+    /// Counts a message of a take-over; keeps it until all have come.
+    fn arrive(&mut self, sequence: u64, stored: Option<Stored>) {
+        let Some(take_over) = &mut self.take_over else {
+            return stored.into_iter().for_each(|stored| self.enter(stored));
+        };
+        take_over.come.extend(stored.map(|stored| (sequence, stored)));
+        if sequence <= take_over.last {
+            take_over.missing = take_over.missing.saturating_sub(1);
+        }
+        if take_over.missing == 0 {
+            self.all_have_come();
+        }
+    }
+
     /// Events whose way is not at its end.
     pub(super) fn len(&self) -> usize {
         self.held.len()
@@ -91,7 +143,15 @@ impl Desk {
     /// How many messages to ask for now.
     pub(super) fn room(&self) -> usize {
         let now = Instant::now();
+        let keep_pin = self.context.0.consumer.pinned && now.duration_since(self.asked_at) >= KEEP_PIN;
+        self.wanted(now).max(usize::from(keep_pin))
+    }
+
+    fn wanted(&self, now: Instant) -> usize {
         let left = MAX_HELD.saturating_sub(self.held.len());
+        if self.take_over.is_some() {
+            return left;
+        }
         if self.breaker.is_open() || left == 0 {
             let idle = self.held.is_empty() && self.returning.is_empty();
             let probe = idle && self.breaker.next_probe().is_some_and(|due| due <= now);
@@ -108,6 +168,7 @@ impl Desk {
     /// Notes that what was due has been asked for.
     pub(super) fn asked(&mut self) {
         let now = Instant::now();
+        self.asked_at = now;
         self.returning.asked(now);
         if self.breaker.is_open() {
             self.breaker.probed(now);
@@ -119,7 +180,9 @@ impl Desk {
         let closed = self.breaker.is_open() || self.held.len() >= MAX_HELD;
         let probe = closed.then(|| self.returning.next().or(self.breaker.next_probe())).flatten();
         let batch = self.gathering.as_ref().and_then(Gathering::due);
-        [probe.filter(|due| *due > Instant::now()), batch].into_iter().flatten().min()
+        let keep_pin = self.context.0.consumer.pinned.then(|| self.asked_at + KEEP_PIN);
+        let later = |due: &Instant| *due > Instant::now();
+        [probe.filter(later), batch, keep_pin.filter(later)].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -135,16 +198,19 @@ impl Desk {
 
     /// Takes an event in, or acknowledges it when nobody wants it.
     pub(super) async fn take(&mut self, stored: Stored) {
+        let sequence = stored.ticket.place().stream_sequence;
         if !self.wants(&stored) {
             stored.ticket.acknowledge().await;
+            self.arrive(sequence, None);
         } else if self.hold(&stored.ticket).await {
-            self.enter(stored);
+            self.arrive(sequence, Some(stored));
         }
     }
 
     /// Takes a message that is no event.
     pub(super) async fn take_poison(&mut self, poison: Poison) {
         if self.hold(&poison.ticket).await {
+            self.arrive(poison.message.sequence, None);
             let lost = vec![Report::lost(poison.message.sequence, None)];
             self.spawn(attempt::set_aside(Arc::clone(&self.context), poison).map(|report| vec![report]), lost);
         }

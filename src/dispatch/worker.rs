@@ -119,7 +119,7 @@ impl Worker {
                 }
                 pulled = puller.next() => match pulled {
                     Ok(Pulled::TookOver(first)) => {
-                        if let Err(error) = self.take_over(puller, *first).await {
+                        if let Err(error) = self.take_over(*first).await {
                             return End::Broken(error);
                         }
                     }
@@ -156,25 +156,32 @@ impl Worker {
             Pulled::Poison(poison) => self.desk.take_poison(*poison).await,
             Pulled::Alive | Pulled::TookOver(_) => {}
             Pulled::Idle => {
+                self.desk.all_have_come();
                 let (plan, shared) = &*self.context;
+                if plan.consumer.pinned
+                    && let Err(error) = plan.consumer.adopt_orphans(&shared.api, &shared.pulls).await
+                {
+                    tracing::debug!(subscription = %plan.subscription, %error, "cannot see who is at work");
+                }
                 return plan.consumer.waiting_in_vain(&shared.api).await;
             }
         }
         None
     }
 
-    /// A pinned consumer has chosen us. What another bridge had of it, and did not bring to an end, comes first.
-    async fn take_over(&mut self, puller: &mut Puller, first: Pulled) -> Result<(), PullError> {
+    /// A pinned consumer has chosen us. Nothing starts before all that another bridge may have left is here.
+    async fn take_over(&mut self, first: Pulled) -> Result<(), PullError> {
         self.pinned = true;
-        let mut own = vec![first];
-        own.extend(puller.withdraw().await?);
         let (plan, shared) = &*self.context;
-        let at_hand = own.len() + self.desk.len();
-        match plan.consumer.take_over(&shared.api, &shared.pulls, at_hand).await {
-            Ok(true) => tracing::info!(subscription = %plan.subscription, "taken over from another bridge"),
-            Ok(false) => self.accept_all(own).await,
-            Err(error) => return Err(PullError::Refused(error.to_string())),
-        }
+        let sequence = first.sequence();
+        let holds = |other| Some(other) == sequence || self.desk.holds(other);
+        let unsettled = plan
+            .consumer
+            .take_over(&shared.api, &shared.pulls, holds)
+            .await
+            .map_err(|error| PullError::Refused(error.to_string()))?;
+        self.desk.take_over(unsettled);
+        self.accept(first).await;
         Ok(())
     }
 

@@ -6,9 +6,9 @@
 directory=$1
 shift
 exec 3<&0 </dev/null
-"$@" <&2 2>&1 3<&- &
+# The server's shell says who it is before the server can say anything.
+sh -c 'echo "$$"; exec "$@"' server "$@" <&2 2>&1 3<&- &
 server=$!
-echo "$server"
 exec >/dev/null
 while read -r _ <&3; do directory=; done
 kill "$server" 2>/dev/null
