@@ -244,6 +244,14 @@ async fn send_fills_in_what_differs_from_event_to_event() {
 }
 
 #[tokio::test]
+async fn send_s_help_shows_templates_as_they_are_typed() {
+    let help = run(&["send", "--help"]).await.stdout;
+    for template in ["'order-{{ n }}'", "{{ time }}", "{{ uuid }}", "{{ random LOW HIGH }}"] {
+        assert!(help.contains(template), "no {template} in\n{help}");
+    }
+}
+
+#[tokio::test]
 async fn send_refuses_templates_and_numbers_that_it_cannot_use() {
     for args in [
         &["--data", "{{number}}"][..],
