@@ -52,6 +52,9 @@ async fn wrong_usage_is_exit_2() {
         &["serve", "--no-such-flag"],
         &["serve", "--listen", "nowhere"],
         &["serve", "--role", "king"],
+        &["view", "--listen", "8080"],
+        &["view", "--listen", "192.0.2.1:8080"],
+        &["demo", "--listen", "localhost"],
         &["serve", "--default-channel", "no-slash"],
         &["serve", "--resolve", "nonsense"],
         &["serve", "--max-in-flight", "many"],
@@ -238,6 +241,14 @@ async fn send_fills_in_what_differs_from_event_to_event() {
     let data: Value = serde_json::from_str(&last.text()).unwrap();
     assert_eq!((data["n"].as_u64(), data["at"].as_str()), (Some(3), last.header("ce-time")));
     assert!((10..=100).contains(&data["amount"].as_u64().unwrap()), "{data}");
+}
+
+#[tokio::test]
+async fn send_s_help_shows_templates_as_they_are_typed() {
+    let help = run(&["send", "--help"]).await.stdout;
+    for template in ["'order-{{ n }}'", "{{ time }}", "{{ uuid }}", "{{ random LOW HIGH }}"] {
+        assert!(help.contains(template), "no {template} in\n{help}");
+    }
 }
 
 #[tokio::test]

@@ -142,7 +142,9 @@ impl Backoff {
 /// Reads an absolute http or https URL; `name` is where the user gave it.
 pub(super) fn http_url(name: &str, text: &str) -> Result<Url, Usage> {
     // The text itself is not repeated: it may hold a secret.
-    let url = Url::parse(text).map_err(|error| Usage(format!("{name}: {error}; expected an absolute URL")))?;
+    let url = Url::parse(text).map_err(|error| {
+        Usage(format!("{name}: {error}; expected an absolute URL such as http://127.0.0.1:8080/default/foo"))
+    })?;
     if matches!(url.scheme(), "http" | "https") {
         Ok(url)
     } else {

@@ -21,7 +21,7 @@ use super::dev;
 use super::nats_server::{self, NatsServer};
 use super::poll::{Api, Secret};
 use super::sender::http_url;
-use super::{duration, free_port, say, view};
+use super::{duration, free_port, say, socket_address, view};
 use crate::sink::client;
 use part::{Launch, Part};
 
@@ -54,7 +54,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Where events come in, on a free port by default
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", value_parser = socket_address)]
     listen: SocketAddr,
     /// The nats-server program, 2.10 or newer [default: .tools/nats-server, else the one on PATH]
     #[arg(long, value_name = "PATH")]

@@ -118,7 +118,10 @@ async fn add_viewer(serve: &mut serve::Args, nats: &NatsServer) -> anyhow::Resul
 /// The channel of manifests that declare exactly one. What is wrong with manifests is for `serve` to say.
 fn only_channel(serve: &serve::Args) -> Option<Key> {
     let resolver = Resolver { services: serve.resolve.iter().cloned().collect() };
-    let desired = Desired::load(&serve.resources, &resolver).ok()?;
+    // Quietly: the bridge reads them again, and tells then what it skips.
+    let quiet = tracing::subscriber::NoSubscriber::new();
+    let load = || Desired::load(&serve.resources, &resolver).ok();
+    let desired = tracing::subscriber::with_default(quiet, load)?;
     let mut channels = desired.channels.into_keys();
     channels.next().filter(|_| channels.next().is_none())
 }

@@ -34,14 +34,15 @@ const MANY: u16 = 64;
 /// Requests that are ready before the sink takes them.
 const READY: usize = 1;
 
+// Spaces in the templates: clap takes `{n}` for the end of a line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     knats send --to http://127.0.0.1:8080/default/foo --type dev.example.rate --data '{\"rate\":\"106.53\"}'\n  \
     knats send --to http://127.0.0.1:8080/default/foo --file - < events.ndjson\n  \
-    knats send --to http://127.0.0.1:8080/default/foo --count 10000 --rate 500 --id 'order-{{n}}' \\\n    \
-    --data '{\"at\":\"{{time}}\",\"amount\":{{random 10 100}}}'\n\n\
-    Templates, in the values of --type, --source, --id, --subject, --data and --ext: {{n}} is the number of the event\n\
-    from 1, {{time}} when it was made, {{uuid}} a new UUID, {{random LOW HIGH}} a whole number, bounds included.\n\n\
+    knats send --to http://127.0.0.1:8080/default/foo --count 10000 --rate 500 --id 'order-{{ n }}' \\\n    \
+    --data '{\"at\":\"{{ time }}\",\"amount\":{{ random 10 100 }}}'\n\n\
+    Templates, in the values of --type, --source, --id, --subject, --data and --ext: {{ n }} is the number of the event\n\
+    from 1, {{ time }} when it was made, {{ uuid }} a new UUID, {{ random LOW HIGH }} a whole number, bounds included.\n\n\
     K_SINK is the target when --to is not given; the extensions in K_CE_OVERRIDES are set on every event.\n\
     Each accepted event is told on standard output. Ends with 1 when the sink refuses an event or cannot be reached;\n\
     events before it are sent then.")]

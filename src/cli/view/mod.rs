@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -19,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{duration, say};
+use super::{Usage, duration, say, socket_address};
 use crate::event::{self, Builder, Event};
 pub(super) use display::HEADLINE;
 use tries::Tries;
@@ -35,7 +34,7 @@ const MAX_AT_WORK: usize = 32;
     An event is printed when it is answered with 2xx.")]
 pub(super) struct Args {
     /// Where to listen; any path takes events
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090", value_parser = socket_address)]
     listen: SocketAddr,
     /// Fail the first N tries of every event
     #[arg(long, value_name = "N")]
@@ -52,8 +51,9 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
-    let listener =
-        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {} (--listen)", args.listen))?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| Usage(format!("cannot listen on {} (--listen): {error}", args.listen)))?;
     tracing::info!(address = %listener.local_addr()?, "viewer listens");
     let viewer = Viewer::new(args, shutdown.clone());
     let broken = viewer.output_is_broken.clone();
