@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Usage, duration};
+use super::{Usage, duration, socket_address};
 use crate::bridge::{self, Config, Resources, Sockets};
 use crate::channel::connect::Settings;
 use crate::resource::manifest::Watcher;
@@ -51,10 +51,10 @@ pub struct Args {
     #[arg(short = 'f', long, value_name = "PATH", value_delimiter = ',')]
     pub resources: Vec<PathBuf>,
     /// Where events come in
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = socket_address)]
     pub listen: SocketAddr,
     /// Where /healthz and /readyz are
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = socket_address)]
     pub admin_listen: SocketAddr,
     /// Where `POST /` goes when the Host header names no channel
     #[arg(long, value_name = "NAMESPACE/NAME")]

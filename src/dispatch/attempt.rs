@@ -7,12 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::Semaphore;
 
-use super::Context;
 use super::breaker::Contact;
 use super::policy::{self, Next};
 use super::slots::Slot;
+use super::{Context, Surroundings};
 use crate::channel::broker;
-use crate::channel::dead_letter::Provenance;
+use crate::channel::dead_letter::{self, Provenance};
 use crate::channel::{Poison, PublishError, Stored};
 use crate::event::{Event, PassThrough};
 use crate::sink::{Answer, DeliveryId, Failure, Outcome, Purpose, Request, Sink};
@@ -79,7 +79,7 @@ impl Work {
 /// Delivers a stored event and settles it.
 pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> Report {
     let mut slot = Slot::take(slots).await;
-    let (plan, _) = &*context;
+    let plan = &context.plan;
     let (sink, purpose) = match (&plan.subscriber, &plan.reply) {
         (Some(subscriber), _) => (subscriber, Purpose::Subscriber),
         // A subscription without subscriber sends its events straight to where replies would go.
@@ -104,7 +104,7 @@ pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> 
 
 /// Sets a message aside that is no event.
 pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
-    let (plan, shared) = &*context;
+    let Surroundings { plan, shared, .. } = &*context;
     let sequence = poison.message.sequence;
     let kept = shared.dead_letters.set_aside(&plan.subscription, &poison.message, &poison.reason).await;
     let returns_in = match kept {
@@ -127,7 +127,7 @@ pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
 
 /// What follows an attempt that failed: another one, or the end.
 pub(super) async fn failed(context: &Context, work: Work, sink: &Sink, failure: Failure, slot: &mut Slot) -> Report {
-    let (plan, _) = &**context;
+    let plan = &context.plan;
     match policy::after_failure(&failure, work.attempt(), &plan.delivery, fastrand::f64()) {
         Next::RetryAfter(wait) => {
             let event = &work.stored.event;
@@ -147,7 +147,7 @@ pub(super) async fn failed(context: &Context, work: Work, sink: &Sink, failure: 
 
 /// Sends an answer on to where replies go.
 async fn answer(context: &Context, work: Work, reply: (Event, PassThrough), slot: &mut Slot) -> Report {
-    let (plan, _) = &**context;
+    let plan = &context.plan;
     let Some(sink) = &plan.reply else { return work.settle(Contact::Reached).await };
     let (mut event, pass_through) = reply;
     let pass_through = pass_through.with_trace_of(&work.stored.pass_through);
@@ -179,26 +179,41 @@ async fn give_up(
     pass_through: &PassThrough,
     slot: &mut Slot,
 ) -> Report {
-    let (plan, _) = &**context;
+    let plan = &context.plan;
     let contact = Contact::of(failure);
     let letter = dead_letter(&work, &failed.address(), failure);
     if let Some(sink) = &plan.dead_letter_sink {
         match persist(context, &work, sink, Purpose::DeadLetter, &letter, pass_through, slot).await {
             Ok(()) => return work.settle(contact).await,
-            Err(refusal) => tracing::warn!(
-                subscription = %plan.subscription, id = letter.id(), source = letter.source(),
-                sink = sink.address(), code = refusal.code, "the dead letter sink failed, the event is kept"
-            ),
+            Err(refusal) => {
+                if let Some(count) = context.tallies.dead_letter_sink.add() {
+                    tracing::warn!(
+                        subscription = %plan.subscription, id = letter.id(), source = letter.source(),
+                        sink = sink.address(), code = refusal.code, count, "the dead letter sink failed, events are kept"
+                    );
+                }
+            }
         }
     }
     match keep(context, &work, letter, pass_through).await {
-        Ok(()) => work.settle(contact).await,
+        Ok(()) => {
+            let event = &work.stored.event;
+            if let Some(count) = context.tallies.kept.add() {
+                tracing::warn!(
+                    subscription = %plan.subscription, id = event.id(), source = event.source(),
+                    code = failure.code, count, "given up, events are kept in {}", dead_letter::STREAM
+                );
+            }
+            work.settle(contact).await
+        }
         Err(error) => {
             let event = &work.stored.event;
-            tracing::warn!(
-                subscription = %plan.subscription, id = event.id(), source = event.source(),
-                %error, "a dead letter could not be kept yet, its event comes again"
-            );
+            if let Some(count) = context.tallies.not_kept.add() {
+                tracing::warn!(
+                    subscription = %plan.subscription, id = event.id(), source = event.source(),
+                    %error, count, "dead letters could not be kept yet, their events come again"
+                );
+            }
             work.retry_after(NOT_KEPT_WAIT, contact).await
         }
     }
@@ -214,7 +229,7 @@ async fn persist(
     pass_through: &PassThrough,
     slot: &mut Slot,
 ) -> Result<(), Failure> {
-    let (plan, _) = &**context;
+    let plan = &context.plan;
     let mut attempt = 1;
     loop {
         let failure = match sink.deliver(request(context, work, purpose, event, pass_through)).await {
@@ -236,7 +251,7 @@ async fn keep(
     mut letter: Event,
     pass_through: &PassThrough,
 ) -> Result<(), PublishError> {
-    let (plan, shared) = &**context;
+    let Surroundings { plan, shared, .. } = &**context;
     let provenance = Provenance { stream: &plan.consumer.stream, sequence: work.sequence() };
     for dispensable in ["knativeerrordata", "knativeerrordest", "knativeerrorcode"] {
         match shared.dead_letters.keep(&plan.subscription, provenance, &letter, pass_through).await {
@@ -275,7 +290,7 @@ fn request<'a>(
     event: &'a Event,
     pass_through: &'a PassThrough,
 ) -> Request<'a> {
-    let (plan, _) = &**context;
+    let plan = &context.plan;
     Request {
         event,
         pass_through,

@@ -55,7 +55,7 @@ impl Gathering {
 /// Delivers a batch and settles each of its events.
 pub(super) async fn run(context: Context, works: Vec<Work>, slots: Arc<Semaphore>) -> Vec<Report> {
     let mut slot = Slot::take(slots).await;
-    let (plan, _) = &*context;
+    let plan = &context.plan;
     let Some(sink) = plan.subscriber.as_ref().or(plan.reply.as_ref()) else {
         return join_all(works.into_iter().map(|work| work.settle(Contact::None))).await;
     };
@@ -68,7 +68,7 @@ pub(super) async fn run(context: Context, works: Vec<Work>, slots: Arc<Semaphore
 }
 
 async fn each_failed(context: &Context, works: Vec<Work>, failure: &Failure, slot: &mut Slot) -> Vec<Report> {
-    let (plan, _) = &**context;
+    let plan = &context.plan;
     let mut reports = Vec::with_capacity(works.len());
     for work in works {
         let Some(sink) = plan.subscriber.as_ref().or(plan.reply.as_ref()) else { continue };

@@ -65,7 +65,7 @@ pub(super) enum Change {
 
 impl Desk {
     pub(super) fn new(context: Context) -> Self {
-        let (plan, _) = &*context;
+        let plan = &context.plan;
         let controls = &plan.controls;
         let slots = match (&controls.ordering, controls.max_in_flight) {
             (Ordering::Strict, _) => 1,
@@ -105,7 +105,7 @@ impl Desk {
         let held = self.held.keys().filter(|sequence| **sequence <= unsettled.last).count();
         let missing = unsettled.count.saturating_sub(u64::try_from(held).unwrap_or(u64::MAX));
         if missing > 1 {
-            tracing::info!(subscription = %self.context.0.subscription, events = missing, "taking over from another bridge");
+            tracing::info!(subscription = %self.context.plan.subscription, events = missing, "taking over from another bridge");
         }
         self.take_over = (missing > 0).then(|| TakeOver { last: unsettled.last, missing, ..TakeOver::default() });
     }
@@ -143,7 +143,7 @@ impl Desk {
     /// How many messages to ask for now.
     pub(super) fn room(&self) -> usize {
         let now = Instant::now();
-        let keep_pin = self.context.0.consumer.pinned && now.duration_since(self.asked_at) >= KEEP_PIN;
+        let keep_pin = self.context.plan.consumer.pinned && now.duration_since(self.asked_at) >= KEEP_PIN;
         self.wanted(now).max(usize::from(keep_pin))
     }
 
@@ -180,7 +180,7 @@ impl Desk {
         let closed = self.breaker.is_open() || self.held.len() >= MAX_HELD;
         let probe = closed.then(|| self.returning.next().or(self.breaker.next_probe())).flatten();
         let batch = self.gathering.as_ref().and_then(Gathering::due);
-        let keep_pin = self.context.0.consumer.pinned.then(|| self.asked_at + KEEP_PIN);
+        let keep_pin = self.context.plan.consumer.pinned.then(|| self.asked_at + KEEP_PIN);
         let later = |due: &Instant| *due > Instant::now();
         [probe.filter(later), batch, keep_pin.filter(later)].into_iter().flatten().min()
     }
@@ -237,11 +237,13 @@ impl Desk {
     }
 
     fn wants(&self, stored: &Stored) -> bool {
-        let verdict = self.context.0.filter.as_ref().map(|filter: &Filter| filter.evaluate(&stored.event));
-        if verdict == Some(Verdict::Error) {
-            tracing::debug!(
-                subscription = %self.context.0.subscription, id = stored.event.id(), source = stored.event.source(),
-                "the filter cannot be evaluated on this event, so it does not match"
+        let verdict = self.context.plan.filter.as_ref().map(|filter: &Filter| filter.evaluate(&stored.event));
+        if verdict == Some(Verdict::Error)
+            && let Some(count) = self.context.tallies.filter_errors.add()
+        {
+            tracing::warn!(
+                subscription = %self.context.plan.subscription, id = stored.event.id(), source = stored.event.source(),
+                count, "the filter cannot be evaluated on events, so they do not match"
             );
         }
         matches!(verdict, None | Some(Verdict::Match))
@@ -267,7 +269,7 @@ impl Desk {
     /// Sends an event on its way: now, after those of its key, or with others.
     fn enter(&mut self, stored: Stored) {
         let sequence = stored.ticket.place().stream_sequence;
-        let key = match &self.context.0.controls.ordering {
+        let key = match &self.context.plan.controls.ordering {
             Ordering::Key(attribute) => stored.event.attribute(attribute).map(str::to_owned),
             Ordering::None | Ordering::Strict => None,
         };
@@ -326,7 +328,7 @@ impl Desk {
     /// When to call [`Desk::sign_work`].
     pub(super) fn signs_of_work(&self) -> Interval {
         // Twice within a third of the ack wait, so that one lost sign does no harm.
-        let every = (self.context.0.consumer.ack_wait / 6).max(Duration::from_millis(50));
+        let every = (self.context.plan.consumer.ack_wait / 6).max(Duration::from_millis(50));
         let mut interval = interval(every);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         interval
@@ -334,10 +336,10 @@ impl Desk {
 
     /// Tells JetStream of the events that are held for longer than a third of the ack wait.
     pub(super) async fn sign_work(&mut self) {
-        if !self.context.1.pulls.is_connected() {
+        if !self.context.shared.pulls.is_connected() {
             return;
         }
-        let old = self.context.0.consumer.ack_wait / 3;
+        let old = self.context.plan.consumer.ack_wait / 3;
         let now = Instant::now();
         for (ticket, since) in self.held.values_mut() {
             if now.duration_since(*since) >= old {

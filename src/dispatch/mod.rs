@@ -27,6 +27,7 @@ mod pace;
 pub mod policy;
 mod returning;
 mod slots;
+mod tally;
 mod worker;
 
 use std::sync::Arc;
@@ -86,4 +87,11 @@ pub struct Shared {
 }
 
 /// A plan and its surroundings, as the events at work see them.
-type Context = Arc<(Plan, Shared)>;
+type Context = Arc<Surroundings>;
+
+/// A subscription's plan, what it shares with others, and the faults it has counted.
+struct Surroundings {
+    plan: Plan,
+    shared: Shared,
+    tallies: tally::Tallies,
+}

@@ -11,7 +11,8 @@ use super::attempt::Report;
 use super::desk::{Change, Desk};
 use super::health::{Health, State};
 use super::pace::Pace;
-use super::{Context, Plan, Shared};
+use super::tally::Tallies;
+use super::{Context, Plan, Shared, Surroundings};
 use crate::channel::connect::Link;
 use crate::channel::{PullError, Pulled, Puller, Search};
 
@@ -46,7 +47,7 @@ impl Worker {
     pub fn new(plan: Plan, shared: Shared, health: Health) -> Self {
         let losses = (shared.pulls.link().borrow().losses, shared.control.link().borrow().losses);
         let pace = Pace::new(plan.controls.rate);
-        let context = Arc::new((plan, shared));
+        let context = Arc::new(Surroundings { plan, shared, tallies: Tallies::default() });
         Self {
             health,
             desk: Desk::new(Arc::clone(&context)),
@@ -63,7 +64,7 @@ impl Worker {
     pub async fn run(mut self, stop: CancellationToken, deadline: CancellationToken) {
         let mut patience = REBUILD_MIN;
         while self.connected(&stop).await {
-            let end = match Puller::start(&self.context.1.pulls, self.context.0.consumer.clone()).await {
+            let end = match Puller::start(&self.context.shared.pulls, self.context.plan.consumer.clone()).await {
                 Ok(mut puller) => {
                     let end = self.pull(&mut puller, &stop, &mut patience).await;
                     self.accept_all(puller.stop().await).await;
@@ -86,7 +87,7 @@ impl Worker {
 
     /// Waits until there is a connection to pull over. False when there is to be no more pulling.
     async fn connected(&mut self, stop: &CancellationToken) -> bool {
-        let mut link = self.context.1.pulls.link();
+        let mut link = self.context.shared.pulls.link();
         loop {
             tokio::select! {
                 biased;
@@ -101,7 +102,7 @@ impl Worker {
 
     /// One pull after the other over one inbox, until something ends it.
     async fn pull(&mut self, puller: &mut Puller, stop: &CancellationToken, patience: &mut Duration) -> End {
-        let mut link = self.context.1.pulls.link();
+        let mut link = self.context.shared.pulls.link();
         let mut signs_of_work = self.desk.signs_of_work();
         loop {
             let room = if puller.is_asking() { 0 } else { self.desk.room() };
@@ -157,7 +158,7 @@ impl Worker {
             Pulled::Alive | Pulled::TookOver(_) => {}
             Pulled::Idle => {
                 self.desk.all_have_come();
-                let (plan, shared) = &*self.context;
+                let Surroundings { plan, shared, .. } = &*self.context;
                 if plan.consumer.pinned
                     && let Err(error) = plan.consumer.adopt_orphans(&shared.api, &shared.pulls).await
                 {
@@ -172,7 +173,7 @@ impl Worker {
     /// A pinned consumer has chosen us. Nothing starts before all that another bridge may have left is here.
     async fn take_over(&mut self, first: Pulled) -> Result<(), PullError> {
         self.pinned = true;
-        let (plan, shared) = &*self.context;
+        let Surroundings { plan, shared, .. } = &*self.context;
         let sequence = first.sequence();
         let holds = |other| Some(other) == sequence || self.desk.holds(other);
         let unsettled = plan
@@ -205,7 +206,7 @@ impl Worker {
 
     /// After the pull connection fell: if only that one did, a message that the client cannot read may be the cause.
     async fn recover(&mut self) {
-        let (plan, shared) = &*self.context;
+        let Surroundings { plan, shared, .. } = &*self.context;
         let before = self.losses;
         self.losses = (shared.pulls.link().borrow().losses, shared.control.link().borrow().losses);
         if self.losses.1 != before.1 || !shared.control.is_connected() {
@@ -226,7 +227,7 @@ impl Worker {
     }
 
     fn report(&self, error: &PullError) {
-        let subscription = &self.context.0.subscription;
+        let subscription = &self.context.plan.subscription;
         let state = match error {
             PullError::Gone(reason) => State::Gone(reason.clone()),
             error => State::Stalled(error.to_string()),
@@ -267,9 +268,9 @@ impl Worker {
         let left = self.desk.len();
         self.desk.clear().await;
         if left > 0 {
-            tracing::info!(subscription = %self.context.0.subscription, events = left, "given back to JetStream");
+            tracing::info!(subscription = %self.context.plan.subscription, events = left, "given back to JetStream");
         }
-        let (plan, shared) = &*self.context;
+        let Surroundings { plan, shared, .. } = &*self.context;
         shared.pulls.flush(LAST_FLUSH).await;
         if self.pinned
             && let Err(error) = plan.consumer.unpin(&shared.api).await
