@@ -1,5 +1,7 @@
 //! The durable pull consumer of a subscription: made when it is missing, kept when it is there.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -18,13 +20,16 @@ const DEFAULT_MAX_ACK_PENDING: i64 = 20_000;
 const OWNER: &str = "knats.dev/subscription";
 
 /// A consumer in place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Consumer {
     pub stream: String,
     pub name: String,
     pub ack_wait: Duration,
     /// The last stream sequence that it had delivered, to whomever, before we began.
     pub delivered: u64,
+    /// Whether it is known to be gone. One that is made in its place counts its messages anew, so an answer to a delivery of
+    /// this one would settle a message that nobody has looked at.
+    pub(super) gone: Arc<AtomicBool>,
 }
 
 /// Brings the consumer of a subscription into place.
@@ -62,7 +67,7 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Key) -> Result<
     };
     let ack_wait = info["config"]["ack_wait"].as_u64().map_or(DEFAULT_ACK_WAIT, Duration::from_nanos);
     let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
-    Ok(Consumer { stream, name: consumer, ack_wait, delivered })
+    Ok(Consumer { stream, name: consumer, ack_wait, delivered, gone: Arc::default() })
 }
 
 /// Sets what a consumer that others have made must have so that it loses nothing: pulls, an acknowledgement for each message,

@@ -5,14 +5,13 @@
 //! its own ack wait is over. So after a pull connection fell while the other stood, each subscription looks through what
 //! JetStream has delivered to it, by the API, which gives headers as base64.
 
-use std::pin::pin;
 use std::str::FromStr as _;
 use std::time::Duration;
 
 use async_nats::HeaderName;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use super::api::{Api, ApiError};
@@ -25,9 +24,10 @@ use super::ticket::ack_subject;
 use crate::resource::Key;
 
 /// Messages that are asked for at once.
-const PARALLEL: usize = 32;
+const PARALLEL: u64 = 16;
 /// Messages that one search looks at; the next one goes on from there.
 const AT_MOST: u64 = 50_000;
+const REASON: &str = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
 /// How long to wait for the last answers to leave.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -69,25 +69,24 @@ impl Search {
         let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
         let last = delivered.min(floor.max(self.readable_to).saturating_add(AT_MOST));
         let consumer_sequence = info["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
-        let sequences = floor.max(self.readable_to) + 1..=last;
-        // One after the other: a stream may be full of them, and each may be as large as a message can be.
-        let unreadable = stream::iter(sequences)
-            .map(|sequence| look(api, &consumer.stream, sequence))
-            .buffered(PARALLEL)
-            .try_filter_map(|message| std::future::ready(Ok(message)));
-        let mut unreadable = pin!(unreadable);
-        while let Some(message) = unreadable.try_next().await? {
-            let reason = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
-            dead_letters.set_aside(subscription, &message, reason).await?;
-            // Nobody shall stumble over it again. Not every stream lets go of messages; our own consumer always does.
-            let sequence = message.sequence;
-            if let Err(error) = api.delete_message(&message.stream, sequence).await {
-                tracing::debug!(%subscription, stream = message.stream, sequence, %error, "it stays in its stream");
-                settle(connection, consumer, sequence, consumer_sequence, "+ACK").await;
+        let mut next = floor.max(self.readable_to) + 1;
+        while next <= last {
+            let end = last.min(next + PARALLEL - 1);
+            // All of them before anything else: a question that nobody polls can hold the client's place for the next command.
+            let found = try_join_all((next..=end).map(|sequence| look(api, &consumer.stream, sequence))).await?;
+            for message in found.into_iter().flatten() {
+                dead_letters.set_aside(subscription, &message, REASON).await?;
+                let RawMessage { stream, sequence, .. } = &message;
+                // Nobody shall stumble over it again. Not every stream lets go of messages; our own consumer always does.
+                if let Err(error) = api.delete_message(stream, *sequence).await {
+                    tracing::debug!(%subscription, stream, sequence, %error, "it stays in its stream");
+                    settle(connection, consumer, *sequence, consumer_sequence, "+ACK").await;
+                }
+                tracing::error!(%subscription, stream, sequence, "unreadable message set aside: {REASON}");
             }
-            tracing::error!(%subscription, stream = message.stream, sequence, "unreadable message set aside: {reason}");
+            self.readable_to = end;
+            next = end + 1;
         }
-        self.readable_to = last;
         // What shared the connection is lost too, with or without an unreadable message of our own.
         let begin = floor.max(received_to).max(consumer.delivered);
         for sequence in begin + 1..=delivered.min(begin.saturating_add(AT_MOST)) {
