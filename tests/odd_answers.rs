@@ -147,3 +147,46 @@ async fn hundreds_of_replies_that_wait_for_their_retry_do_not_hold_up_the_next_e
     assert_eq!((sink.requests("/").len(), sink.requests("/reply").len()), (401, 400));
     until("still ready", || async { bridge.readyz().await.is_ok_and(|answer| answer.status() == 200) }).await;
 }
+
+#[tokio::test]
+async fn two_thousand_events_that_wait_long_for_their_retry_do_not_hold_up_the_next() {
+    let nats = Nats::start().await;
+    let sink = Sink::answering(|request| Answer::status(if request.id() == "good" { 200 } else { 500 })).await;
+    let spec = json!({"subscriber": {"uri": sink.url("/")}, "delivery": {"retry": 5, "backoffDelay": "PT60S"}});
+    let bridge = Bridge::serve(&nats, &[channel("foo"), subscription("sub", "foo", spec)]).await;
+    let client = nats.jetstream().await;
+    for number in 0..2000 {
+        let mut headers = async_nats::HeaderMap::new();
+        for (name, value) in [("ce-specversion", "1.0"), ("ce-type", "t"), ("ce-source", "/s")] {
+            headers.insert(name, value);
+        }
+        headers.insert("ce-id", number.to_string());
+        drop(client.publish_with_headers("foo.default", headers, "x".into()).await.unwrap());
+    }
+    sink.wait_for("/", 2000).await;
+    bridge.send("foo", &event("good")).await;
+    let begun = std::time::Instant::now();
+    sink.wait_for_id("/", "good").await;
+    assert!(begun.elapsed().as_secs() < 3, "took {:?}", begun.elapsed());
+    assert_eq!(sink.requests("/").len(), 2001);
+    let warnings = bridge.stderr().lines().filter(|line| line.contains("WARN")).count();
+    assert!(warnings < 50, "{warnings} warnings");
+}
+
+#[tokio::test]
+async fn hundreds_of_dead_letters_of_one_cause_are_not_hundreds_of_warnings() {
+    let nats = Nats::start().await;
+    let sink = Sink::answering(|_| Answer::status(400)).await;
+    let spec = json!({
+        "subscriber": {"uri": sink.url("/")},
+        "delivery": {"retry": 0, "deadLetterSink": {"uri": sink.url("/dls")}},
+    });
+    let bridge = Bridge::serve(&nats, &[channel("foo"), subscription("sub", "foo", spec)]).await;
+    for number in 0..300 {
+        bridge.send("foo", &event(&number.to_string())).await;
+    }
+    nats.settled(STREAM).await;
+    assert_eq!(nats.count("KN_DEADLETTERS").await, 300);
+    let warnings = bridge.stderr().lines().filter(|line| line.contains("WARN")).count();
+    assert!(warnings < 50, "{warnings} warnings");
+}

@@ -131,6 +131,18 @@ async fn the_stream_of_dead_letters_is_made_again_when_it_is_needed() {
 }
 
 #[tokio::test]
+async fn a_stream_that_nobody_uses_is_missed_too_when_it_is_deleted() {
+    let nats = Nats::start().await;
+    let bridge = Bridge::serve(&nats, &[channel("foo")]).await;
+    nats.jetstream().await.delete_stream(STREAM).await.unwrap();
+    until("the stream is there again or readyz says that it is not", || async {
+        nats.stream_names().await.contains(&STREAM.to_owned())
+            || bridge.readyz().await.is_ok_and(|answer| answer.status() == 503)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_nats_that_comes_back_with_an_empty_store_gets_all_it_needs() {
     let mut nats = Nats::start().await;
     let sink = Sink::start().await;
