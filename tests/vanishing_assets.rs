@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::http::Message;
 use crate::support::resources::{channel, channel_with_stream, subscribe, subscription};
-use crate::support::{Answer, Bridge, Nats, Sink, event, until};
+use crate::support::{Answer, Bridge, Gate, Nats, Sink, event, until};
 
 const STREAM: &str = "KN_DEFAULT__FOO";
 const CONSUMER: &str = "KN_SUB_DEFAULT__SUB";
@@ -60,6 +60,53 @@ async fn a_stream_that_is_deleted_is_made_again_and_events_flow() {
 }
 
 #[tokio::test]
+async fn an_answer_for_an_event_of_a_deleted_stream_settles_nothing_in_the_new_one() {
+    let nats = Nats::start().await;
+    let gate = Gate::new();
+    let closed = gate.clone();
+    let sink = Sink::answering(move |request| match (request.id(), request.attempt) {
+        ("old", _) => Answer::status(200).behind(&closed),
+        (_, 1) => Answer::status(500),
+        _ => Answer::status(200),
+    })
+    .await;
+    let delivery = json!({"retry": 3, "backoffDelay": "PT2S"});
+    let spec = json!({"subscriber": {"uri": sink.url("/")}, "delivery": delivery});
+    let bridge = Bridge::serve(&nats, &[channel("foo"), subscription("sub", "foo", spec)]).await;
+    bridge.send("foo", &event("old")).await;
+    sink.wait_for_id("/", "old").await;
+    nats.jetstream().await.delete_stream(STREAM).await.unwrap();
+    // Both are the first message of their stream.
+    send_stubbornly(&bridge, "new").await;
+    sink.wait_for_id("/", "new").await;
+    gate.open();
+    sink.wait_for("/", 3).await;
+    nats.settled(STREAM).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_dead_letters_that_lacks_our_subject_gets_it() {
+    let nats = Nats::start().await;
+    let config = json!({"name": "KN_DEADLETTERS", "subjects": ["other"]});
+    operate(&nats, "$JS.API.STREAM.CREATE.KN_DEADLETTERS", config).await;
+    let sink = Sink::answering(|_| Answer::status(400)).await;
+    let bridge = Bridge::serve(&nats, &[channel("foo"), subscribe("sub", "foo", &sink.url("/"))]).await;
+    bridge.send("foo", &event("1")).await;
+    nats.dead_letters(1).await;
+    nats.settled(STREAM).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_acknowledges_nothing_is_not_ready() {
+    let nats = Nats::start().await;
+    let stream = json!({"name": STREAM, "subjects": ["foo.default"], "no_ack": true});
+    operate(&nats, &format!("$JS.API.STREAM.CREATE.{STREAM}"), stream).await;
+    let bridge = Bridge::of(&nats, &[channel("foo"), channel("bar")]).spawn();
+    bridge.wait_for_readyz("503", |answer| says(answer, 503, &["default/foo", "no_ack"])).await;
+    bridge.send("bar", &event("1")).await;
+}
+
+#[tokio::test]
 async fn a_consumer_that_is_deleted_is_made_again() {
     let (nats, sink, bridge) = world().await;
     bridge.send("foo", &event("1")).await;
@@ -81,6 +128,18 @@ async fn the_stream_of_dead_letters_is_made_again_when_it_is_needed() {
     nats.dead_letters(1).await;
     nats.settled(STREAM).await;
     assert_eq!(nats.count("KN_DEADLETTERS").await, 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_uses_is_missed_too_when_it_is_deleted() {
+    let nats = Nats::start().await;
+    let bridge = Bridge::serve(&nats, &[channel("foo")]).await;
+    nats.jetstream().await.delete_stream(STREAM).await.unwrap();
+    until("the stream is there again or readyz says that it is not", || async {
+        nats.stream_names().await.contains(&STREAM.to_owned())
+            || bridge.readyz().await.is_ok_and(|answer| answer.status() == 503)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The durable pull consumer of a subscription: made when it is missing, kept when it is there.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -24,7 +26,7 @@ const OWNER: &str = "knats.dev/subscription";
 const PAUSED: &str = "2999-01-01T00:00:00Z";
 
 /// A consumer in place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Consumer {
     pub stream: String,
     pub name: String,
@@ -33,6 +35,9 @@ pub struct Consumer {
     pub pinned: bool,
     /// The last stream sequence that it had delivered, to whomever, before we began.
     pub delivered: u64,
+    /// Whether it is known to be gone. One that is made in its place counts its messages anew, so an answer to a delivery of
+    /// this one would settle a message that nobody has looked at.
+    pub(super) gone: Arc<AtomicBool>,
 }
 
 /// The deliveries of a consumer that nobody has settled.
@@ -104,7 +109,7 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
     hold(api, &stream, &consumer, &info, subscription.controls.paused).await?;
     let ack_wait = info["config"]["ack_wait"].as_u64().map_or(DEFAULT_ACK_WAIT, Duration::from_nanos);
     let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
-    Ok(Consumer { stream, name: consumer, ack_wait, pinned, delivered })
+    Ok(Consumer { stream, name: consumer, ack_wait, pinned, delivered, gone: Arc::default() })
 }
 
 /// Whether a pinned consumer has chosen a bridge.

@@ -4,6 +4,7 @@
 //! This speaks the pull protocol itself (ADR-37). The client's streams ask again at half of their batch whether there is room
 //! or not, so messages wait in them while their ack wait runs; its one-shot batches lose messages after a heartbeat.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
@@ -263,14 +264,14 @@ impl Puller {
         self.outstanding = 0;
         match status.as_u16() {
             404 | 408 => Ok(Some(Pulled::Idle)),
-            NO_RESPONDERS => Err(PullError::Gone("nobody answers for it".into())),
+            NO_RESPONDERS => Err(self.gone("nobody answers for it".into())),
             // Another bridge is the pinned one now.
             423 => {
                 self.pin = None;
                 Ok(Some(Pulled::Alive))
             }
             409 if description.contains("Consumer Deleted") || description.contains("Stream Deleted") => {
-                Err(PullError::Gone(description))
+                Err(self.gone(description))
             }
             // A new leader or a server that goes: whoever leads next takes the next pull.
             409 if description.contains("Leadership")
@@ -283,8 +284,15 @@ impl Puller {
         }
     }
 
+    fn gone(&self, reason: String) -> PullError {
+        self.consumer.gone.store(true, Ordering::Relaxed);
+        PullError::Gone(reason)
+    }
+
     fn read(&self, message: Message) -> Option<Pulled> {
-        let Some(ticket) = message.reply.clone().and_then(|reply| Ticket::new(self.client.clone(), reply)) else {
+        let Some(ticket) =
+            message.reply.clone().and_then(|reply| Ticket::new(self.client.clone(), reply, &self.consumer))
+        else {
             tracing::warn!(subject = %message.subject, "a message without acknowledgement subject in a pull inbox");
             return None;
         };

@@ -25,6 +25,8 @@ pub enum EnsureError {
     /// The thing is there and JetStream cannot change it.
     #[error("{asset} cannot be changed: {differences}: {cause}")]
     CannotChange { asset: String, differences: String, cause: String },
+    #[error("stream {0} acknowledges nothing (no_ack), so no event would ever be known to be stored")]
+    NoAck(String),
 }
 
 /// The name of a channel's stream.
@@ -51,6 +53,9 @@ pub async fn ensure(api: &Api, channel: &Channel) -> Result<Target, EnsureError>
             created => created?,
         },
     };
+    if config["no_ack"] == json!(true) {
+        return Err(EnsureError::NoAck(stream));
+    }
     let max_msg_size = config["max_msg_size"].as_u64().and_then(|size| usize::try_from(size).ok());
     Ok(Target { stream, subject, kind: channel.kind, max_msg_size: max_msg_size.filter(|size| *size > 0) })
 }
@@ -206,7 +211,7 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 }
 
 /// Whether a subject with wildcards takes every message of another.
-fn covers(pattern: &str, subject: &str) -> bool {
+pub(super) fn covers(pattern: &str, subject: &str) -> bool {
     let mut pattern = pattern.split('.');
     let mut subject = subject.split('.');
     loop {

@@ -1,10 +1,14 @@
 //! What a pulled message is settled with. Whoever holds a ticket owes JetStream one answer; a ticket that is lost with its
 //! process is paid by redelivery.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, Subject};
 use serde_json::json;
+
+use super::consumer::Consumer;
 
 /// The right and the duty to settle one delivery.
 #[derive(Debug, Clone)]
@@ -12,6 +16,7 @@ pub struct Ticket {
     client: Client,
     reply: Subject,
     place: Place,
+    gone: Arc<AtomicBool>,
 }
 
 /// What JetStream says about a delivery in the subject that acknowledges it (ADR-15 and its successor with domain and account).
@@ -27,9 +32,9 @@ pub struct Place {
 
 impl Ticket {
     /// `None` when the reply subject is no acknowledgement subject.
-    pub(super) fn new(client: Client, reply: Subject) -> Option<Self> {
+    pub(super) fn new(client: Client, reply: Subject, consumer: &Consumer) -> Option<Self> {
         let place = Place::parse(&reply)?;
-        Some(Self { client, reply, place })
+        Some(Self { client, reply, place, gone: Arc::clone(&consumer.gone) })
     }
 
     pub fn place(&self) -> Place {
@@ -58,6 +63,9 @@ impl Ticket {
     }
 
     async fn send(&self, answer: Vec<u8>) {
+        if self.gone.load(Ordering::Relaxed) {
+            return;
+        }
         // Fails only when the client is closed for good; then JetStream delivers again after the ack wait.
         if let Err(error) = self.client.publish(self.reply.clone(), answer.into()).await {
             tracing::debug!(%error, "cannot settle a delivery; it comes again after the ack wait");

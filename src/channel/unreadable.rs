@@ -24,9 +24,10 @@ use super::ticket::ack_subject;
 use crate::resource::Key;
 
 /// Messages that are asked for at once.
-const PARALLEL: usize = 32;
+const PARALLEL: u64 = 16;
 /// Messages that one search looks at; the next one goes on from there.
 const AT_MOST: u64 = 50_000;
+const REASON: &str = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
 /// How long to wait for the last answers to leave.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -68,24 +69,24 @@ impl Search {
         let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
         let last = delivered.min(floor.max(self.readable_to).saturating_add(AT_MOST));
         let consumer_sequence = info["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
-        let sequences: Vec<u64> = (floor.max(self.readable_to) + 1..=last).collect();
-        for some in sequences.chunks(PARALLEL) {
-            // All of them first: a look that waits its turn while we wait for something else would stand in our own way.
-            let looks = try_join_all(some.iter().map(|sequence| look(api, &consumer.stream, *sequence))).await?;
-            for message in looks.into_iter().flatten() {
-                let reason = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
-                dead_letters.set_aside(subscription, &message, reason).await?;
+        let mut next = floor.max(self.readable_to) + 1;
+        while next <= last {
+            let end = last.min(next + PARALLEL - 1);
+            // All of them before anything else: a question that nobody polls can hold the client's place for the next command.
+            let found = try_join_all((next..=end).map(|sequence| look(api, &consumer.stream, sequence))).await?;
+            for message in found.into_iter().flatten() {
+                dead_letters.set_aside(subscription, &message, REASON).await?;
+                let RawMessage { stream, sequence, .. } = &message;
                 // Nobody shall stumble over it again. Not every stream lets go of messages; our own consumer always does.
-                let sequence = message.sequence;
-                let stream = &message.stream;
-                if let Err(error) = api.delete_message(stream, sequence).await {
+                if let Err(error) = api.delete_message(stream, *sequence).await {
                     tracing::debug!(%subscription, stream, sequence, %error, "it stays in its stream");
-                    settle(connection, consumer, sequence, consumer_sequence, "+ACK").await;
+                    settle(connection, consumer, *sequence, consumer_sequence, "+ACK").await;
                 }
-                tracing::error!(%subscription, stream, sequence, "unreadable message set aside: {reason}");
+                tracing::error!(%subscription, stream, sequence, "unreadable message set aside: {REASON}");
             }
+            self.readable_to = end;
+            next = end + 1;
         }
-        self.readable_to = last;
         // What shared the connection is lost too, with or without an unreadable message of our own.
         let begin = floor.max(received_to).max(consumer.delivered);
         for sequence in begin + 1..=delivered.min(begin.saturating_add(AT_MOST)) {

@@ -81,6 +81,19 @@ impl Nats {
         self.process.signal("CONT");
     }
 
+    pub fn cont_if_running(&mut self) {
+        if self.process.is_running() {
+            self.cont();
+        }
+    }
+
+    /// Changes its configuration file; counts from the next start on.
+    pub fn reconfigure(&self, from: &str, to: &str) {
+        let file = self.dir.path().join("nats.conf");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace(from, to)).unwrap();
+    }
+
     async fn wait_until_up(&self) {
         eventually("nats-server greets", || async { RawNats::try_connect(self.port).await.ok() }).await;
     }

@@ -1,0 +1,244 @@
+//! A network and a NATS that hang, break in the middle of a frame, or come and go: 503 in time, nothing acknowledged is lost,
+//! everything works again within seconds, and the bridge ends when it is told to.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::chaos::ChaosProxy;
+use crate::support::http::post;
+use crate::support::resources::{channel, channel_with, subscription, to_yaml};
+use crate::support::{Answer, Bridge, Gate, Nats, Sink, event, until};
+
+const STREAM: &str = "KN_DEFAULT__FOO";
+
+/// One channel, one subscription, a short ack wait.
+fn documents(url: &str) -> Vec<serde_json::Value> {
+    let template = json!({"consumerConfigTemplate": {"ackWait": "3s"}});
+    let spec = json!({"subscriber": {"uri": url}, "delivery": {"retry": 5, "backoffDelay": "PT0.05S"}});
+    vec![channel_with("foo", template), subscription("sub", "foo", spec)]
+}
+
+fn ids(sink: &Sink) -> BTreeSet<String> {
+    sink.requests("/").iter().map(|request| request.id().to_owned()).collect()
+}
+
+/// A sender that posts one event after the other until it is stopped.
+struct Load {
+    taken: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    sender: tokio::task::JoinHandle<BTreeSet<String>>,
+}
+
+impl Load {
+    /// Every answer must be 202, or 503 with `Retry-After`, and come within the publish timeout of a second and a little.
+    fn start(bridge: &Bridge, round: &'static str, size: usize) -> Self {
+        let url = bridge.url("/default/foo");
+        let (taken, refused, stop) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicBool>)>::default();
+        let (count_taken, count_refused, stopped) = (taken.clone(), refused.clone(), stop.clone());
+        let sender = tokio::spawn(async move {
+            let mut ids = BTreeSet::new();
+            for number in 0.. {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                let id = format!("{round}-{number}");
+                let asked = Instant::now();
+                let event = event(&id).data("text/plain", vec![b'x'; size]);
+                let answer = post(&url).event(&event).send().await;
+                assert!(asked.elapsed() < Duration::from_secs(3), "{id} took {:?}", asked.elapsed());
+                match answer.status() {
+                    202 => {
+                        ids.insert(id);
+                        count_taken.fetch_add(1, Ordering::Relaxed);
+                    }
+                    503 => {
+                        assert!(answer.header("retry-after").is_some());
+                        count_refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    status => panic!("{id}: {status} {}", answer.text()),
+                }
+            }
+            ids
+        });
+        Self { taken, refused, stop, sender }
+    }
+
+    async fn more(&self, counter: &AtomicUsize, count: usize) {
+        let goal = counter.load(Ordering::Relaxed) + count;
+        until("more answers", || async { self.sender.is_finished() || counter.load(Ordering::Relaxed) >= goal }).await;
+    }
+
+    async fn more_taken(&self, count: usize) {
+        self.more(&self.taken, count).await;
+    }
+
+    async fn more_refused(&self, count: usize) {
+        self.more(&self.refused, count).await;
+    }
+
+    /// The ids of the events that were taken.
+    async fn end(self) -> BTreeSet<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.sender.await.unwrap()
+    }
+}
+
+async fn taken_again(bridge: &Bridge, id: &str) {
+    until("events are taken again", || async { bridge.post("foo", &event(id)).await.status() == 202 }).await;
+}
+
+#[tokio::test]
+async fn cut_and_stalled_in_the_middle_of_frames_it_loses_no_acknowledged_event() {
+    let nats = Nats::start().await;
+    let proxy = ChaosProxy::to(nats.port()).await;
+    let sink = Sink::start().await;
+    let setup = Bridge::at(&proxy.nats_url()).file("resources.yaml", &to_yaml(&documents(&sink.url("/"))));
+    let bridge = setup.flag("--publish-timeout", "1s").start().await;
+    let mut taken = BTreeSet::new();
+    // Events are larger than what a read takes, so that frames are cut somewhere in the middle.
+    for (round, stalls) in [("cut", false), ("stall", true), ("again", false)] {
+        let load = Load::start(&bridge, round, 200_000);
+        for _ in 0..3 {
+            load.more_taken(5).await;
+            if stalls {
+                proxy.stall()
+            } else {
+                proxy.cut()
+            }
+            load.more_refused(1).await;
+            proxy.heal();
+        }
+        load.more_taken(5).await;
+        taken.extend(load.end().await);
+    }
+    until("every acknowledged event is delivered", || async { taken.is_subset(&ids(&sink)) }).await;
+    nats.settled(STREAM).await;
+    bridge.wait_until_ready().await;
+}
+
+#[tokio::test]
+async fn a_nats_that_hangs_for_a_while_costs_503_in_time_and_nothing_else() {
+    let nats = Nats::start().await;
+    let sink = Sink::start().await;
+    let bridge = Bridge::of(&nats, &documents(&sink.url("/"))).flag("--publish-timeout", "1s").start().await;
+    nats.stop().await;
+    let load = Load::start(&bridge, "hang", 10);
+    load.more_refused(4).await;
+    assert_eq!(load.taken.load(Ordering::Relaxed), 0);
+    nats.cont();
+    let begun = Instant::now();
+    taken_again(&bridge, "end").await;
+    sink.wait_for_id("/", "end").await;
+    bridge.wait_until_ready().await;
+    load.end().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
+    nats.settled(STREAM).await;
+}
+
+#[tokio::test]
+async fn answers_that_come_while_nats_is_away_are_settled_when_it_is_back() {
+    let mut nats = Nats::start().await;
+    let gate = Gate::new();
+    let closed = gate.clone();
+    let sink = Sink::answering(move |_| Answer::status(200).behind(&closed)).await;
+    let bridge = Bridge::of(&nats, &documents(&sink.url("/"))).start().await;
+    for id in 0..40 {
+        bridge.send("foo", &event(&id.to_string())).await;
+    }
+    sink.wait_for("/", 40).await;
+    nats.kill9();
+    bridge.wait_for_readyz("503", |answer| answer.status() == 503).await;
+    gate.open();
+    nats.start_again().await;
+    bridge.wait_until_ready().await;
+    nats.settled(STREAM).await;
+    taken_again(&bridge, "end").await;
+    sink.wait_for_id("/", "end").await;
+}
+
+/// Ends within the drain timeout of a second and the little that the last words take.
+async fn ends_in_time(bridge: &mut Bridge) {
+    let begun = Instant::now();
+    bridge.term();
+    assert_eq!(bridge.wait().await.code(), Some(0), "{}", bridge.stderr());
+    assert!(begun.elapsed() < Duration::from_millis(5500), "took {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn it_ends_in_time_with_hanging_deliveries_whether_nats_works_hangs_or_is_gone() {
+    for nats_state in ["works", "hangs", "is gone"] {
+        let mut nats = Nats::start().await;
+        let sink = Sink::answering(|_| Answer::hang()).await;
+        let setup = Bridge::of(&nats, &documents(&sink.url("/"))).flag("--drain-timeout", "1s");
+        let mut bridge = setup.start().await;
+        for id in 0..40 {
+            bridge.send("foo", &event(&id.to_string())).await;
+        }
+        sink.wait_for("/", 40).await;
+        match nats_state {
+            "works" => {}
+            "hangs" => nats.stop().await,
+            _ => {
+                nats.kill9();
+                bridge.wait_for_readyz("503", |answer| answer.status() == 503).await;
+            }
+        }
+        ends_in_time(&mut bridge).await;
+        nats.cont_if_running();
+    }
+}
+
+#[tokio::test]
+async fn it_ends_in_time_while_requests_wait_for_a_nats_that_hangs() {
+    let nats = Nats::start().await;
+    let setup = Bridge::of(&nats, &[channel("foo")]).flag("--drain-timeout", "1s").flag("--publish-timeout", "60s");
+    let mut bridge = setup.start().await;
+    nats.stop().await;
+    let url = bridge.url("/default/foo");
+    let waiting = tokio::spawn(async move { post(&url).event(&event("1")).try_send().await });
+    ends_in_time(&mut bridge).await;
+    nats.cont();
+    drop(waiting);
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_it_at_once() {
+    let nats = Nats::start().await;
+    let sink = Sink::answering(|_| Answer::hang()).await;
+    let mut bridge = Bridge::of(&nats, &documents(&sink.url("/"))).flag("--drain-timeout", "60s").start().await;
+    bridge.send("foo", &event("1")).await;
+    sink.wait_for_one("/").await;
+    bridge.term();
+    bridge.wait_for_readyz("503", |answer| answer.status() == 503).await;
+    let begun = Instant::now();
+    bridge.term();
+    bridge.wait().await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "took {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn two_bridges_share_the_events_and_the_end_of_one_loses_none() {
+    let nats = Nats::start().await;
+    let sink = Sink::start().await;
+    let documents = documents(&sink.url("/"));
+    let mut first = Bridge::serve(&nats, &documents).await;
+    let second = Bridge::serve(&nats, &documents).await;
+    for number in 0..100 {
+        let bridge = if number % 2 == 0 { &first } else { &second };
+        bridge.send("foo", &event(&number.to_string())).await;
+    }
+    nats.settled(STREAM).await;
+    assert_eq!((ids(&sink).len(), sink.requests("/").len()), (100, 100), "each event once");
+    let load = Load::start(&second, "more", 10);
+    load.more_taken(50).await;
+    first.kill9();
+    load.more_taken(50).await;
+    let taken = load.end().await;
+    until("every acknowledged event is delivered", || async { taken.is_subset(&ids(&sink)) }).await;
+    nats.settled(STREAM).await;
+}
