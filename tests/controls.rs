@@ -241,22 +241,45 @@ async fn a_paused_subscription_waits_and_goes_on_where_it_was() {
 #[tokio::test]
 async fn a_sink_that_cannot_be_reached_holds_further_events_back_and_the_first_success_lets_them_go() {
     let nats = Nats::start().await;
-    let port = free_port();
-    let spec = json!({"subscriber": {"uri": format!("http://127.0.0.1:{port}/")}, "delivery": {"retry": 1000, "backoffPolicy": "linear", "backoffDelay": "PT0.1S", "backoffMax": "PT0.1S"}});
-    let documents = [channel("foo"), controlled(json!({}), spec)];
-    let bridge = Bridge::serve(&nats, &documents).await;
+    let open = Arc::new(AtomicBool::new(false));
+    let script = Arc::clone(&open);
+    let sink = Sink::answering(move |_| Answer::status(if script.load(Ordering::Relaxed) { 200 } else { 503 })).await;
+    let delivery = json!({"retry": 1000, "backoffPolicy": "linear", "backoffDelay": "PT0.1S", "backoffMax": "PT0.1S"});
+    let spec = json!({"subscriber": {"uri": sink.url("/")}, "delivery": delivery});
+    let bridge = Bridge::serve(&nats, &[channel("foo"), controlled(json!({}), spec)]).await;
     for id in 0..8 {
         bridge.send("foo", &event(&id.to_string())).await;
     }
     bridge.wait_for_readyz("held", |answer| answer.text().contains("cannot be reached")).await;
     assert_eq!(bridge.readyz().await.unwrap().status(), 200, "the bridge does what it should");
+    let before = sink.requests("/").len();
     for id in 8..60 {
         bridge.send("foo", &event(&id.to_string())).await;
     }
-    let consumer = &nats.consumers(STREAM).await[0];
-    assert!(consumer.num_pending >= 45, "they wait in JetStream, unspent: {}", consumer.num_pending);
-    let sink = Sink::at(port).await;
-    sink.wait_for("/", 60).await;
+    sink.wait_for("/", before + 20).await;
+    let further = sink.requests("/").iter().filter(|request| request.id().parse::<usize>().unwrap() >= 8).count();
+    assert_eq!(further, 0, "those under way are the probes, further ones are not spent");
+    open.store(true, Ordering::Relaxed);
     nats.settled(STREAM).await;
+    let accepted = |id: usize| sink.requests("/").iter().any(|request| request.id() == id.to_string());
+    assert!((0..60).all(accepted));
     bridge.wait_for_readyz("no longer held", |answer| !answer.text().contains("cannot be reached")).await;
+}
+
+#[tokio::test]
+async fn a_sink_that_is_gone_holds_events_that_have_no_retries_back_too() {
+    let nats = Nats::start().await;
+    let port = free_port();
+    let spec = json!({"subscriber": {"uri": format!("http://127.0.0.1:{port}/")}, "delivery": {"retry": 0}});
+    let bridge = Bridge::serve(&nats, &[channel("foo"), controlled(json!({}), spec)]).await;
+    for id in 0..8 {
+        bridge.send("foo", &event(&id.to_string())).await;
+    }
+    bridge.wait_for_readyz("held", |answer| answer.text().contains("cannot be reached")).await;
+    for id in 8..60 {
+        bridge.send("foo", &event(&id.to_string())).await;
+    }
+    let sink = Sink::at(port).await;
+    nats.settled(STREAM).await;
+    assert!(sink.requests("/").len() >= 50, "only {} of them were held", sink.requests("/").len());
 }

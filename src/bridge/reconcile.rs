@@ -23,6 +23,8 @@ const PARALLEL: usize = 16;
 /// The first and the longest wait before what failed is tried again.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often everything is looked at although nothing tells of a change: a stream that nobody uses may have been deleted.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 /// Brings JetStream and the workers in line with the desired resources.
 pub(super) struct Reconciler {
@@ -115,7 +117,7 @@ impl Reconciler {
                     Ok(()) = control.changed() => break,
                     Ok(()) = pulls.changed() => self.report(&wanted),
                     () = publisher.stream_missing() => break,
-                    () = tokio::time::sleep(patience), if !step => break,
+                    () = tokio::time::sleep(if step { LOOK_AGAIN } else { patience }) => break,
                     () = self.nudge.notified() => {
                         self.report(&wanted);
                         if self.someone_is_gone() {

@@ -207,24 +207,8 @@ impl Puller {
         self.outstanding > 0
     }
 
-    /// Takes back what was asked for, and gives what has come all the same.
-    ///
-    /// # Errors
-    /// When the client is closed for good.
-    pub async fn withdraw(&mut self) -> Result<Vec<Pulled>, PullError> {
-        let left = self.drain().await;
-        self.inbox = self.client.new_inbox();
-        self.subscriber = self.client.subscribe(format!("{}.*", self.inbox)).await.map_err(|_| PullError::Closed)?;
-        Ok(left)
-    }
-
     /// Stops asking, and gives what has come all the same.
     pub async fn stop(mut self) -> Vec<Pulled> {
-        self.drain().await
-    }
-
-    async fn drain(&mut self) -> Vec<Pulled> {
-        self.outstanding = 0;
         let mut messages = Vec::new();
         let draining = async {
             // The subscription ends when all is here that the server had sent before it saw the UNSUB.

@@ -1,6 +1,6 @@
 //! The events that a subscription holds: which ones wait for which, how much room is left, and what came of each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub(super) struct Desk {
     gathering: Option<Gathering>,
     breaker: Breaker,
     returning: Returning,
+    /// Events that had been asked for when the breaker closed the way. Nothing is spent on them while they wait.
+    waiting: VecDeque<Stored>,
     /// While we take over from another bridge: what has come so far, in order, and nothing of it started.
     take_over: Option<TakeOver>,
     asked_at: Instant,
@@ -51,16 +53,6 @@ struct TakeOver {
     last: u64,
     missing: u64,
     come: BTreeMap<u64, Stored>,
-}
-
-/// What changed with events that came to their end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    Nothing,
-    /// The sink cannot be reached: no further events are wanted.
-    Closed,
-    /// It can be reached again.
-    Opened,
 }
 
 impl Desk {
@@ -80,6 +72,7 @@ impl Desk {
             gathering: controls.batch.map(Gathering::new),
             breaker: Breaker::new(plan.has_breaker()),
             returning: Returning::default(),
+            waiting: VecDeque::new(),
             take_over: None,
             asked_at: Instant::now(),
             received_to: 0,
@@ -117,10 +110,20 @@ impl Desk {
         }
     }
 
+    /// Lets an event wait while the way is closed. One that comes for another attempt is under way already.
+    fn wait_or_enter(&mut self, stored: Stored) {
+        let is_new = stored.ticket.place().delivered == 1;
+        if self.breaker.is_open() && is_new && !self.may_probe(Instant::now()) {
+            self.waiting.push_back(stored);
+        } else {
+            self.enter(stored);
+        }
+    }
+
     /// Counts a message of a take-over; keeps it until all have come.
     fn arrive(&mut self, sequence: u64, stored: Option<Stored>) {
         let Some(take_over) = &mut self.take_over else {
-            return stored.into_iter().for_each(|stored| self.enter(stored));
+            return stored.into_iter().for_each(|stored| self.wait_or_enter(stored));
         };
         take_over.come.extend(stored.map(|stored| (sequence, stored)));
         if sequence <= take_over.last {
@@ -153,9 +156,7 @@ impl Desk {
             return left;
         }
         if self.breaker.is_open() || left == 0 {
-            let idle = self.held.is_empty() && self.returning.is_empty();
-            let probe = idle && self.breaker.next_probe().is_some_and(|due| due <= now);
-            return self.returning.due(now).max(usize::from(probe));
+            return self.returning.due(now).max(usize::from(self.may_probe(now) && self.waiting.is_empty()));
         }
         let slots = self.slots.available_permits();
         let room = match &self.gathering {
@@ -185,9 +186,21 @@ impl Desk {
         [probe.filter(later), batch, keep_pin.filter(later)].into_iter().flatten().min()
     }
 
+    /// Whether nothing is under way that would tell of the sink, and it is time to let one more event through.
+    fn may_probe(&self, now: Instant) -> bool {
+        let idle = self.held.len() == self.waiting.len() && self.returning.is_empty();
+        idle && self.breaker.next_probe().is_some_and(|due| due <= now)
+    }
+
     /// Does what is due.
     pub(super) fn wake(&mut self) {
         let now = Instant::now();
+        if self.may_probe(now)
+            && let Some(stored) = self.waiting.pop_front()
+        {
+            self.breaker.probed(now);
+            self.enter(stored);
+        }
         if let Some(gathering) = &mut self.gathering
             && gathering.due().is_some_and(|due| due <= now)
         {
@@ -301,8 +314,8 @@ impl Desk {
         }
     }
 
-    /// Takes in what became of events.
-    pub(super) fn done(&mut self, reports: Vec<Report>) -> Change {
+    /// Takes in what became of events. True when the way has been closed or opened by it.
+    pub(super) fn done(&mut self, reports: Vec<Report>) -> bool {
         let now = Instant::now();
         let was_open = self.breaker.is_open();
         for report in reports {
@@ -318,11 +331,12 @@ impl Desk {
                 _ => {}
             }
         }
-        match (was_open, self.breaker.is_open()) {
-            (false, true) => Change::Closed,
-            (true, false) => Change::Opened,
-            _ => Change::Nothing,
+        if !self.breaker.is_open() {
+            for stored in std::mem::take(&mut self.waiting) {
+                self.enter(stored);
+            }
         }
+        was_open != self.breaker.is_open()
     }
 
     /// When to call [`Desk::sign_work`].

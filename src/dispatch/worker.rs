@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::Report;
-use super::desk::{Change, Desk};
+use super::desk::Desk;
 use super::health::{Health, State};
 use super::pace::Pace;
 use super::tally::Tallies;
@@ -110,13 +110,7 @@ impl Worker {
             tokio::select! {
                 () = stop.cancelled() => return End::Stop,
                 Some(reports) = self.desk.work() => {
-                    if self.done(reports) == Change::Closed {
-                        // The way is closed: what was asked for is not wanted any more.
-                        match puller.withdraw().await {
-                            Ok(left) => self.accept_all(left).await,
-                            Err(error) => return End::Broken(error),
-                        }
-                    }
+                    self.done(reports);
                 }
                 pulled = puller.next() => match pulled {
                     Ok(Pulled::TookOver(first)) => {
@@ -186,12 +180,10 @@ impl Worker {
         Ok(())
     }
 
-    fn done(&mut self, reports: Vec<Report>) -> Change {
-        let change = self.desk.done(reports);
-        if change != Change::Nothing {
+    fn done(&mut self, reports: Vec<Report>) {
+        if self.desk.done(reports) {
             self.tell(None);
         }
-        change
     }
 
     fn tell(&self, stall: Option<String>) {
