@@ -19,6 +19,8 @@ use crate::sink::{Answer, DeliveryId, Failure, Outcome, Purpose, Request, Sink};
 
 /// How long an event waits to be tried again when its dead letter could not even be kept.
 const NOT_KEPT_WAIT: Duration = Duration::from_secs(2);
+/// How often a dead letter is tried to be kept before its event goes back to JetStream.
+const KEEP_TRIES: u32 = 15;
 
 /// What became of an event that was at work.
 #[derive(Debug)]
@@ -195,7 +197,7 @@ async fn give_up(
             }
         }
     }
-    match keep(context, &work, letter, pass_through).await {
+    match keep(context, &work, &letter, pass_through, slot).await {
         Ok(()) => {
             let event = &work.stored.event;
             if let Some(count) = context.tallies.kept.add() {
@@ -244,22 +246,25 @@ async fn persist(
     }
 }
 
-/// Keeps a dead letter in JetStream. The attributes that tell of the failure go where they leave no room for the event.
+/// Keeps a dead letter in JetStream. While that fails, the subscriber is not asked again for an event that it has refused;
+/// only after a good while the event goes back to JetStream.
 async fn keep(
     context: &Context,
     work: &Work,
-    mut letter: Event,
+    letter: &Event,
     pass_through: &PassThrough,
+    slot: &mut Slot,
 ) -> Result<(), PublishError> {
     let Surroundings { plan, shared, .. } = &**context;
     let provenance = Provenance { stream: &plan.consumer.stream, sequence: work.sequence() };
-    for dispensable in ["knativeerrordata", "knativeerrordest", "knativeerrorcode"] {
-        match shared.dead_letters.keep(&plan.subscription, provenance, &letter, pass_through).await {
-            Err(PublishError::TooLarge(_)) => letter.remove_extension(dispensable),
+    let mut tries = 1;
+    loop {
+        match shared.dead_letters.keep(&plan.subscription, provenance, letter, pass_through).await {
+            Err(_) if tries < KEEP_TRIES => slot.sleep(NOT_KEPT_WAIT).await,
             kept => return kept,
         }
+        tries += 1;
     }
-    shared.dead_letters.keep(&plan.subscription, provenance, &work.stored.event, &work.stored.pass_through).await
 }
 
 /// The original with Knative's error attributes, the newest failure in place of older ones. It keeps its loop guard: a dead

@@ -16,8 +16,9 @@ use crate::resource::Format;
 const KN_NAMESPACE: HeaderName = HeaderName::from_static("kn-namespace");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFER_REPLY: HeaderValue = HeaderValue::from_static("reply");
-/// The longest reply event; Knative asks for at least 64 KiB, a stream takes 1 MiB by default.
-const REPLY_LIMIT: usize = 8 * 1024 * 1024;
+/// The longest reply event; Knative asks for at least 64 KiB, a stream takes 1 MiB by default, and JSON makes of it what it
+/// makes. A subscription may have hundreds of them in memory at once.
+const REPLY_LIMIT: usize = 2 * 1024 * 1024;
 /// What is read of a body that nobody needs, so that its connection can be used again.
 const DRAIN_LIMIT: usize = 64 * 1024;
 /// How long a body may take whose status has decided everything already.
