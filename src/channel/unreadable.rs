@@ -28,6 +28,9 @@ const PARALLEL: u64 = 16;
 /// Messages that one search looks at; the next one goes on from there.
 const AT_MOST: u64 = 50_000;
 const REASON: &str = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
+/// How often, and after which pause, a consumer is looked at until nobody pulls from it over a connection that is lost.
+const SETTLE_LOOKS: u32 = 6;
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 /// How long to wait for the last answers to leave.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -61,7 +64,7 @@ impl Search {
         subscription: &Key,
         received_to: u64,
     ) -> Result<(), SearchError> {
-        let Some(info) = api.consumer_info(&consumer.stream, &consumer.name).await? else { return Ok(()) };
+        let Some(info) = settled_info(api, consumer).await? else { return Ok(()) };
         if info["num_ack_pending"].as_u64() == Some(0) {
             return Ok(());
         }
@@ -108,6 +111,20 @@ pub(super) async fn settle(
     let subject = ack_subject(&consumer.stream, &consumer.name, sequence, consumer_sequence);
     // Fails only when the client is closed for good.
     let _ = connection.client.publish(subject, answer.into()).await;
+}
+
+/// What JetStream says of the consumer once it knows that the lost connection is gone. Until then it delivers there, and what it
+/// has delivered is not all yet. With other bridges pulling there is no telling, so the wait is bounded.
+async fn settled_info(api: &Api, consumer: &Consumer) -> Result<Option<Value>, ApiError> {
+    let mut info = api.consumer_info(&consumer.stream, &consumer.name).await?;
+    for _ in 0..SETTLE_LOOKS {
+        if info.as_ref().is_none_or(|info| info["num_waiting"].as_u64() == Some(0)) {
+            break;
+        }
+        tokio::time::sleep(SETTLE_PAUSE).await;
+        info = api.consumer_info(&consumer.stream, &consumer.name).await?;
+    }
+    Ok(info)
 }
 
 /// The message of that sequence if it is there and unreadable.
