@@ -160,7 +160,8 @@ impl Worker {
                 self.desk.all_have_come();
                 let Surroundings { plan, shared, .. } = &*self.context;
                 if plan.consumer.pinned
-                    && let Err(error) = plan.consumer.adopt_orphans(&shared.api, &shared.pulls).await
+                    && let Err(error) =
+                        plan.consumer.adopt_orphans(&shared.api, &shared.pulls, |held| self.desk.holds(held)).await
                 {
                     tracing::debug!(subscription = %plan.subscription, %error, "cannot see who is at work");
                 }
