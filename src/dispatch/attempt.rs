@@ -44,13 +44,15 @@ pub(super) struct Work {
     /// How often it may still come round, when it comes from a broker. Subscribers are not shown it.
     ttl: Option<String>,
     lane: Option<String>,
+    /// Deliveries that led to no attempt.
+    unspent: u64,
 }
 
 impl Work {
-    pub(super) fn new(mut stored: Stored, lane: Option<String>) -> Self {
+    pub(super) fn new(mut stored: Stored, lane: Option<String>, unspent: u64) -> Self {
         let ttl = stored.event.attribute(broker::TTL).map(str::to_owned);
         stored.event.remove_extension(broker::TTL);
-        Self { stored, ttl, lane }
+        Self { stored, ttl, lane, unspent }
     }
 
     pub(super) fn lost(&self) -> Report {
@@ -78,12 +80,13 @@ impl Work {
         }
     }
 
-    fn sequence(&self) -> u64 {
+    pub(super) fn sequence(&self) -> u64 {
         self.stored.ticket.place().stream_sequence
     }
 
-    fn attempt(&self) -> u64 {
-        self.stored.ticket.place().delivered
+    /// The number of the attempt that this delivery is for, from 1.
+    pub(super) fn attempt(&self) -> u64 {
+        self.stored.ticket.place().delivered.saturating_sub(self.unspent).max(1)
     }
 
     pub(super) async fn settle(self, contact: Contact) -> Report {

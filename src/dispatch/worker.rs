@@ -174,6 +174,7 @@ impl Worker {
     /// A pinned consumer has chosen us. Nothing starts before all that another bridge may have left is here.
     async fn take_over(&mut self, first: Pulled) -> Result<(), PullError> {
         self.pinned = true;
+        self.desk.forget_waiting();
         let Surroundings { plan, shared, .. } = &*self.context;
         let sequence = first.sequence();
         let holds = |other| Some(other) == sequence || self.desk.holds(other);
