@@ -266,10 +266,11 @@ fn declared_fields(channel: &Channel, subscription: &Subscription) -> Vec<(&'sta
     declared
 }
 
-/// What JetStream itself selects for a Trigger that names its types; nothing for one that may want any event.
+/// What JetStream itself selects for a Trigger that names its types; everything for one that may want any event. Said in so many
+/// words, because a consumer whose filters are taken away is not told of new messages any more (nats-server 2.15.1).
 fn filter_subjects(channel: &Channel, subscription: &Subscription) -> Vec<String> {
     let types = subscription.filter.as_ref().and_then(Filter::types);
-    types.map_or_else(Vec::new, |types| broker::filter_subjects(&name::subject(&channel.key), &types))
+    types.map_or_else(|| vec![">".to_owned()], |types| broker::filter_subjects(&name::subject(&channel.key), &types))
 }
 
 impl Consumer {
