@@ -253,3 +253,53 @@ async fn a_filter_on_a_subscription_is_an_annotation() {
     nats.settled("KN_DEFAULT__FOO").await;
     assert_eq!(sink.wait_for_one("/").await.id(), "2");
 }
+
+#[tokio::test]
+async fn a_loop_by_way_of_two_brokers_ends_as_well() {
+    let nats = Nats::start().await;
+    let to_broker = |name: &str| json!({"subscriber": {"ref": {"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "name": name}}, "delivery": {"retry": 0}});
+    let documents =
+        [broker("b"), broker("c"), trigger("to-c", "b", to_broker("c")), trigger("to-b", "c", to_broker("b"))];
+    let bridge = Bridge::serve(&nats, &documents).await;
+    bridge.send("b", &event("1").attribute("knativebrokerttl", "6")).await;
+    let kept = nats.dead_letters(1).await;
+    assert_eq!(header(&kept[0], "ce-knativeerrorcode"), Some("400"));
+    nats.settled(STREAM).await;
+    assert_eq!((nats.count(STREAM).await, nats.count("KN_DEFAULT__C").await), (3, 2), "5, 4, 3, 2, 1");
+}
+
+#[tokio::test]
+async fn a_trigger_that_changes_its_types_gets_what_is_stored_from_then_on() {
+    let nats = Nats::start().await;
+    let sink = Sink::start().await;
+    let bridge = Bridge::serve(&nats, &[broker("b")]).await;
+    let steps = [(Some("a"), 2), (Some("x"), 2), (None, 1), (Some("a"), 2)];
+    for (step, (kind, subjects)) in steps.into_iter().enumerate() {
+        let path = format!("/{step}");
+        let mut spec = json!({"subscriber": to(&sink, &path)});
+        if let Some(kind) = kind {
+            spec["filters"] = json!([{"exact": {"type": kind}}]);
+        }
+        bridge.write("t.yaml", &[trigger("t", "b", spec)]);
+        crate::support::until("JetStream selects", || async {
+            let consumers = nats.consumers(STREAM).await;
+            let wanted = kind.map(|kind| format!("b.default._type.{kind}"));
+            consumers.first().is_some_and(|consumer| {
+                let there = &consumer.config.filter_subjects;
+                there.len() == subjects && wanted.is_none_or(|wanted| there.contains(&wanted))
+            })
+        })
+        .await;
+        bridge.wait_until_ready().await;
+        for kind in ["a", "x"] {
+            bridge.send("b", &event(&format!("{step}{kind}")).without("type").attribute("type", kind)).await;
+        }
+        nats.settled(STREAM).await;
+    }
+    let mut ids: Vec<String> =
+        (0..4).flat_map(|step| sink.requests(&format!("/{step}"))).map(|request| request.id().to_owned()).collect();
+    ids.sort();
+    // What was stored before and nobody had selected may come when it is selected.
+    ids.retain(|id| id != "0x");
+    assert_eq!(ids, ["0a", "1x", "2a", "2x", "3a"]);
+}

@@ -267,19 +267,194 @@ async fn a_sink_that_cannot_be_reached_holds_further_events_back_and_the_first_s
 }
 
 #[tokio::test]
-async fn a_sink_that_is_gone_holds_events_that_have_no_retries_back_too() {
+async fn limits_and_order_change_without_a_restart_and_go_back_to_their_defaults() {
     let nats = Nats::start().await;
-    let port = free_port();
-    let spec = json!({"subscriber": {"uri": format!("http://127.0.0.1:{port}/")}, "delivery": {"retry": 0}});
+    let sink = Sink::start().await;
+    let bridge = Bridge::serve(&nats, &[channel("foo")]).await;
+    let steps = [
+        (json!({}), 20_000),
+        (json!({"knats.dev/max-in-flight": "3"}), 3),
+        (json!({"knats.dev/max-in-flight": "7", "knats.dev/batch": "5/10ms"}), 7),
+        (json!({"knats.dev/rate": "50", "knats.dev/breaker": "on"}), 20_000),
+        (json!({"knats.dev/ordering": "strict"}), 1),
+        (json!({"knats.dev/ordering": "key"}), 1024),
+        (json!({}), 20_000),
+        (json!({"knats.dev/ordering": "key:subject"}), 1024),
+        (json!({"knats.dev/ordering": "strict"}), 1),
+        (json!({"knats.dev/filters": "- exact: {type: none.such}"}), 20_000),
+        (json!({"knats.dev/max-in-flight": "2"}), 2),
+    ];
+    for (step, (annotations, limit)) in steps.into_iter().enumerate() {
+        let path = format!("/{step}");
+        bridge.write("sub.yaml", &[controlled(annotations, json!({"subscriber": {"uri": sink.url(&path)}}))]);
+        until(&format!("step {step}: max_ack_pending {limit}"), || async {
+            let consumers = nats.consumers(STREAM).await;
+            consumers.first().is_some_and(|consumer| consumer.config.max_ack_pending == limit)
+        })
+        .await;
+        bridge.wait_until_ready().await;
+        bridge.send("foo", &event(&step.to_string()).attribute("partitionkey", "a")).await;
+        nats.settled(STREAM).await;
+        let all: usize = (0..=step).map(|step| sink.requests(&format!("/{step}")).len()).sum();
+        assert_eq!(
+            all,
+            step + 1 - usize::from(step >= 9),
+            "step {step}: every event once, but for the one filtered out"
+        );
+    }
+}
+
+#[tokio::test]
+async fn start_wins_over_the_channels_template_after_a_restart_too() {
+    let nats = Nats::start().await;
+    let sink = Sink::start().await;
+    let template = json!({"consumerConfigTemplate": {"deliverPolicy": "All"}});
+    let documents = [
+        crate::support::resources::channel_with("foo", template),
+        controlled(json!({"knats.dev/start": "new"}), json!({"subscriber": {"uri": sink.url("/")}})),
+    ];
+    let mut bridge = Bridge::serve(&nats, &documents).await;
+    bridge.kill9();
+    bridge.start_again().await;
+    bridge.send("foo", &event("1")).await;
+    sink.wait_for_one("/").await;
+}
+
+#[tokio::test]
+async fn with_no_retries_a_sink_that_is_away_costs_few_events_and_the_others_wait() {
+    for ordering in ["none", "key"] {
+        let nats = Nats::start().await;
+        let port = free_port();
+        let spec = json!({"subscriber": {"uri": format!("http://127.0.0.1:{port}/")}, "delivery": {"retry": 0}});
+        let documents = [channel("foo"), controlled(json!({"knats.dev/ordering": ordering}), spec)];
+        let bridge = Bridge::of(&nats, &[channel("foo")]).flag("--role", "ingress").start().await;
+        let deliverer = Bridge::serve(&nats, &documents).await;
+        for id in 0..40 {
+            bridge.send("foo", &event(&id.to_string()).attribute("partitionkey", "a")).await;
+        }
+        deliverer.wait_for_readyz("held", |answer| answer.text().contains("cannot be reached")).await;
+        // Three probes, of which each is an attempt made.
+        let kept = nats.dead_letters(7).await.len();
+        assert!(kept < 12, "{ordering}: {kept} dead letters");
+        let sink = Sink::at(port).await;
+        nats.settled(STREAM).await;
+        let kept = nats.messages("KN_DEADLETTERS").await.len();
+        assert_eq!(sink.requests("/").len() + kept, 40, "{ordering}: {kept} dead letters");
+        if ordering == "key" {
+            let ids = &by_key(&sink)["a"];
+            assert!(ids.is_sorted(), "{ids:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_nobody_takes_does_not_hold_the_subscriber_back() {
+    let nats = Nats::start().await;
+    let sink = Sink::answering(|request| Answer::event(&format!("{}x", request.id()))).await;
+    let spec = json!({
+        "subscriber": {"uri": sink.url("/")},
+        "reply": {"uri": format!("http://127.0.0.1:{}/", free_port())},
+        "delivery": {"retry": 0},
+    });
     let bridge = Bridge::serve(&nats, &[channel("foo"), controlled(json!({}), spec)]).await;
-    for id in 0..8 {
+    for id in 0..12 {
         bridge.send("foo", &event(&id.to_string())).await;
     }
-    bridge.wait_for_readyz("held", |answer| answer.text().contains("cannot be reached")).await;
-    for id in 8..60 {
-        bridge.send("foo", &event(&id.to_string())).await;
-    }
-    let sink = Sink::at(port).await;
+    nats.dead_letters(12).await;
     nats.settled(STREAM).await;
-    assert!(sink.requests("/").len() >= 50, "only {} of them were held", sink.requests("/").len());
+    assert_eq!(sink.requests("/").len(), 12);
+}
+
+#[tokio::test]
+async fn an_ordered_subscription_that_changes_hands_to_and_fro_holds_nothing_for_ever() {
+    let nats = Nats::start().await;
+    let sink = Sink::answering(|_| Answer::status(200).after(Duration::from_millis(40))).await;
+    let spec = json!({"subscriber": {"uri": sink.url("/")}, "delivery": {"retry": 0}});
+    let documents = [channel("foo"), controlled(json!({"knats.dev/ordering": "key"}), spec)];
+    let one = Bridge::serve(&nats, &documents).await;
+    let _two = Bridge::serve(&nats, &documents).await;
+    for id in 0..60 {
+        one.send("foo", &event(&id.to_string()).attribute("partitionkey", ["a", "b"][id % 2])).await;
+    }
+    let client = nats.client().await;
+    let name = nats.consumers(STREAM).await[0].name.clone();
+    for progress in [6, 14, 22, 30] {
+        sink.wait_for("/", progress).await;
+        let subject = format!("$JS.API.CONSUMER.UNPIN.{STREAM}.{name}");
+        client.request(subject, r#"{"group":"knats"}"#.into()).await.unwrap();
+    }
+    nats.settled(STREAM).await;
+    for (key, first) in [("a", 0), ("b", 1)] {
+        let mut seen = Vec::new();
+        for id in &by_key(&sink)[key] {
+            if !seen.contains(id) {
+                seen.push(*id);
+            }
+        }
+        assert_eq!(seen, (0..30).map(|n| first + n * 2).collect::<Vec<_>>(), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_for_good_leaves_a_dead_letter_of_each_event() {
+    let nats = Nats::start().await;
+    let sink = Sink::answering(|request| Answer::status(if request.target() == "/" { 400 } else { 200 })).await;
+    let spec = json!({"subscriber": {"uri": sink.url("/")}, "delivery": {"retry": 3, "deadLetterSink": {"uri": sink.url("/dls")}}});
+    let documents = [channel("foo"), controlled(json!({"knats.dev/batch": "4/1s"}), spec)];
+    let bridge = Bridge::serve(&nats, &documents).await;
+    for id in 0..4 {
+        bridge.send("foo", &event(&id.to_string())).await;
+    }
+    let mut letters: Vec<String> =
+        sink.wait_for("/dls", 4).await.iter().map(|request| request.id().to_owned()).collect();
+    letters.sort();
+    assert_eq!(letters, ["0", "1", "2", "3"]);
+    nats.settled(STREAM).await;
+    assert_eq!(sink.requests("/").len(), 1);
+}
+
+#[tokio::test]
+async fn what_gathers_for_a_batch_goes_out_when_the_bridge_ends() {
+    let nats = Nats::start().await;
+    let sink = Sink::start().await;
+    let spec = json!({"subscriber": {"uri": sink.url("/")}});
+    let documents = [channel("foo"), controlled(json!({"knats.dev/batch": "100/1m"}), spec)];
+    let mut bridge = Bridge::serve(&nats, &documents).await;
+    for id in 0..3 {
+        bridge.send("foo", &event(&id.to_string())).await;
+    }
+    until("all three are under way", || async { nats.consumers(STREAM).await[0].num_ack_pending == 3 }).await;
+    bridge.term();
+    assert_eq!(bridge.wait().await.code(), Some(0));
+    assert_eq!(sink.wait_for_one("/").await.json().as_array().unwrap().len(), 3);
+    nats.settled(STREAM).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_changes_while_events_are_at_work_delivers_them_once() {
+    for (before, after) in [("none", "key"), ("key", "none"), ("key", "strict"), ("strict", "key")] {
+        let nats = Nats::start().await;
+        let gate = crate::support::Gate::new();
+        let shut = gate.clone();
+        let sink = Sink::answering(move |_| Answer::status(200).behind(&shut)).await;
+        let ordered =
+            |how: &str| controlled(json!({"knats.dev/ordering": how}), json!({"subscriber": {"uri": sink.url("/")}}));
+        let bridge = Bridge::serve(&nats, &[channel("foo")]).await;
+        bridge.write("sub.yaml", &[ordered(before)]);
+        for id in 0..3 {
+            bridge.send("foo", &event(&id.to_string()).attribute("partitionkey", &id.to_string())).await;
+        }
+        sink.wait_for("/", if before == "strict" { 1 } else { 3 }).await;
+        bridge.write("sub.yaml", &[ordered(after)]);
+        let limit = match after {
+            "none" => 20_000,
+            "key" => 1024,
+            _ => 1,
+        };
+        until("the change is seen", || async { nats.consumers(STREAM).await[0].config.max_ack_pending == limit }).await;
+        gate.open();
+        bridge.send("foo", &event("3").attribute("partitionkey", "3")).await;
+        nats.settled(STREAM).await;
+        assert_eq!(sink.requests("/").len(), 4, "{before} to {after}");
+    }
 }

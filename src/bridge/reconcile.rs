@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use futures_util::stream;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use super::{Config, Resources, readiness};
 use crate::admin::Readiness;
 use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
-use crate::resource::{Channel, ChannelKind, Delivery, Desired, Destination, Key, Subscription};
+use crate::resource::{Channel, ChannelKind, Delivery, Desired, Destination, Key, Ordering, Subscription};
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};
 
 /// Calls of the JetStream API that are under way at once.
@@ -25,6 +26,9 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often everything is looked at although nothing tells of a change: a stream that nobody uses may have been deleted.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// How long an ordered subscription that has changed waits for the events that are at work as it was declared before.
+const PREDECESSOR: Duration = Duration::from_secs(60);
 
 /// Brings JetStream and the workers in line with the desired resources.
 pub(super) struct Reconciler {
@@ -37,6 +41,8 @@ pub(super) struct Reconciler {
     readiness: watch::Sender<Readiness>,
     channels: BTreeMap<Key, Placed>,
     subscriptions: BTreeMap<Key, Placement>,
+    /// Workers of subscriptions that have changed, until they have ended; by subscription.
+    ending: BTreeMap<Key, Vec<Ending>>,
     dead_letters: Result<(), String>,
     workers: TaskTracker,
     nudge: Arc<Notify>,
@@ -58,12 +64,20 @@ enum Placement {
     Waiting(String),
 }
 
+/// A worker that was told to stop.
+#[derive(Clone)]
+struct Ending {
+    ended: CancellationToken,
+    by_key: bool,
+}
+
 struct Running {
     declared: Subscription,
     channel: Channel,
     stream: String,
     health: Health,
     stop: CancellationToken,
+    ended: CancellationToken,
 }
 
 impl Reconciler {
@@ -86,6 +100,7 @@ impl Reconciler {
             readiness,
             channels: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
+            ending: BTreeMap::new(),
             dead_letters: Err("not looked for yet".to_owned()),
             workers: TaskTracker::new(),
             nudge: Arc::new(Notify::new()),
@@ -189,15 +204,22 @@ impl Reconciler {
     /// Stops what is no longer wanted, or not as it is.
     async fn retire(&mut self, desired: &Desired) {
         let mut retired = Vec::new();
+        let ending = &mut self.ending;
+        ending.retain(|_, workers| {
+            workers.retain(|worker| !worker.ended.is_cancelled());
+            !workers.is_empty()
+        });
         self.subscriptions.retain(|key, placement| {
             let Placement::Running(running) = placement else { return false };
-            let Running { declared, channel, stream, health, stop } = &**running;
+            let Running { declared, channel, stream, health, stop, ended } = &**running;
             let wanted = desired.subscriptions.get(key);
             let same_channel = desired.channels.get(&declared.channel) == Some(channel);
             if wanted == Some(declared) && same_channel && !matches!(health.state(), State::Gone(_)) {
                 return true;
             }
             stop.cancel();
+            let by_key = is_by_key(declared);
+            ending.entry(key.clone()).or_default().push(Ending { ended: ended.clone(), by_key });
             if wanted.is_none() {
                 tracing::info!(subscription = %key, "no longer declared, its delivery ends");
                 retired.push((key.clone(), stream.clone()));
@@ -270,10 +292,33 @@ impl Reconciler {
         let health = Health::new(Arc::clone(&self.nudge));
         let stop = CancellationToken::new();
         let worker = Worker::new(plan, self.shared.clone(), health.clone());
-        self.workers.spawn(worker.run(stop.clone(), self.deadline.clone()));
+        let ended = CancellationToken::new();
+        let run = worker.run(stop.clone(), self.deadline.clone());
+        let predecessors = self.predecessors(subscription);
+        let (stopped, end, waits) = (stop.clone(), ended.clone().drop_guard(), health.clone());
+        self.workers.spawn(async move {
+            let _end = end;
+            if !predecessors.is_empty() {
+                waits.hold("the events that are at work come to their end as it was declared before");
+                let all = join_all(predecessors.iter().map(|worker| worker.ended.cancelled()));
+                tokio::select! {
+                    _ = tokio::time::timeout(PREDECESSOR, all) => waits.go_on(),
+                    () = stopped.cancelled() => return,
+                }
+            }
+            run.await;
+        });
         tracing::info!(subscription = %subscription.key, channel = %subscription.channel, "delivering");
-        let running = Running { declared: subscription.clone(), channel: channel.clone(), stream, health, stop };
+        let running = Running { declared: subscription.clone(), channel: channel.clone(), stream, health, stop, ended };
         Placement::Running(Box::new(running))
+    }
+
+    /// The workers that must end before a subscription starts again: whoever takes over one that is ordered by key has all that
+    /// is unsettled delivered anew.
+    fn predecessors(&self, subscription: &Subscription) -> Vec<Ending> {
+        let now_by_key = is_by_key(subscription);
+        let ending = self.ending.get(&subscription.key).into_iter().flatten();
+        ending.filter(|worker| now_by_key || worker.by_key).cloned().collect()
     }
 
     fn sink(&self, destination: &Destination) -> Sink {
@@ -371,6 +416,10 @@ impl Reconciler {
             self.workers.wait().await;
         }
     }
+}
+
+fn is_by_key(subscription: &Subscription) -> bool {
+    matches!(subscription.controls.ordering, Ordering::Key(_))
 }
 
 /// A channel that the subscription would send to and that nobody declares.

@@ -25,6 +25,9 @@ const OWNER: &str = "knats.dev/subscription";
 /// Until when a consumer is paused whose subscription says so: for good. It tells our pause from an operator's.
 const PAUSED: &str = "2999-01-01T00:00:00Z";
 
+/// The fields of a consumer that say where it begins. They count when it is made, and cannot be changed.
+const START_FIELDS: [&str; 3] = ["deliver_policy", "opt_start_seq", "opt_start_time"];
+
 /// A consumer in place.
 #[derive(Debug, Clone)]
 pub struct Consumer {
@@ -80,8 +83,17 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
         Some(info) => {
             let mut config = info["config"].clone();
             require(&mut config);
+            if owner(&config).is_some() {
+                // What nobody asks for any more is as if nobody ever had. Others' settings in a consumer of theirs stay.
+                for (field, value) in defaults() {
+                    config[field] = value;
+                }
+            }
+            let begins_elsewhere = subscription.controls.start.is_some();
             for (field, value) in &declared {
-                config[*field] = value.clone();
+                if !(begins_elsewhere && START_FIELDS.contains(field)) {
+                    config[*field] = value.clone();
+                }
             }
             if !pinned && config["priority_groups"].is_array() {
                 // The ordering was by key and is no longer.
@@ -187,16 +199,19 @@ fn new_config(consumer: &str, subscription: &Key, declared: &[(&'static str, Val
         "deliver_policy": "all",
         "ack_policy": "explicit",
         "replay_policy": "instant",
-        "ack_wait": nanos(DEFAULT_ACK_WAIT),
         // Attempts are bounded by the dispatcher, which keeps what it gives up. The server would drop it.
         "max_deliver": -1,
-        "max_ack_pending": DEFAULT_MAX_ACK_PENDING,
         "metadata": { OWNER: subscription.to_string() },
     });
-    for (field, value) in declared {
-        config[*field] = value.clone();
+    for (field, value) in defaults().into_iter().chain(declared.iter().cloned()) {
+        config[field] = value;
     }
     config
+}
+
+/// What a consumer of ours has where neither the channel's template nor an annotation says otherwise, and what can be changed.
+fn defaults() -> [(&'static str, Value); 2] {
+    [("ack_wait", json!(nanos(DEFAULT_ACK_WAIT))), ("max_ack_pending", json!(DEFAULT_MAX_ACK_PENDING))]
 }
 
 /// Where a consumer begins, by the names of JetStream's configuration.
@@ -256,10 +271,11 @@ fn declared_fields(channel: &Channel, subscription: &Subscription) -> Vec<(&'sta
     declared
 }
 
-/// What JetStream itself selects for a Trigger that names its types; nothing for one that may want any event.
+/// What JetStream itself selects for a Trigger that names its types; everything for one that may want any event. Said in so many
+/// words, because a consumer whose filters are taken away is not told of new messages any more (nats-server 2.15.1).
 fn filter_subjects(channel: &Channel, subscription: &Subscription) -> Vec<String> {
     let types = subscription.filter.as_ref().and_then(Filter::types);
-    types.map_or_else(Vec::new, |types| broker::filter_subjects(&name::subject(&channel.key), &types))
+    types.map_or_else(|| vec![">".to_owned()], |types| broker::filter_subjects(&name::subject(&channel.key), &types))
 }
 
 impl Consumer {
@@ -305,16 +321,21 @@ impl Consumer {
         Ok(unsettled)
     }
 
-    /// When no bridge is the pinned one although messages are unsettled, whoever was it is gone: asks for them again, so that
-    /// JetStream chooses another one now and not after the ack wait.
+    /// When no bridge is the pinned one although messages are unsettled, whoever was it is gone: asks for them again, but for
+    /// what this bridge `holds`, so that JetStream chooses another one now and not after the ack wait.
     ///
     /// # Errors
     /// When JetStream does not answer.
-    pub async fn adopt_orphans(&self, api: &Api, connection: &Connection) -> Result<(), ApiError> {
+    pub async fn adopt_orphans(
+        &self,
+        api: &Api,
+        connection: &Connection,
+        holds: impl Fn(u64) -> bool,
+    ) -> Result<(), ApiError> {
         let info = api.consumer_info(&self.stream, &self.name).await?;
         let orphaned = info.is_some_and(|info| !is_pinned(&info) && info["num_ack_pending"].as_u64() != Some(0));
         if self.pinned && orphaned {
-            self.take_over(api, connection, |_| false).await?;
+            self.take_over(api, connection, holds).await?;
         }
         Ok(())
     }

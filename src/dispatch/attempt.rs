@@ -46,25 +46,49 @@ pub(super) struct Work {
     /// How often it may still come round, when it comes from a broker. Subscribers are not shown it.
     ttl: Option<String>,
     lane: Option<String>,
+    /// Deliveries that led to no attempt.
+    unspent: u64,
 }
 
 impl Work {
-    pub(super) fn new(mut stored: Stored, lane: Option<String>) -> Self {
+    pub(super) fn new(mut stored: Stored, lane: Option<String>, unspent: u64) -> Self {
         let ttl = stored.event.attribute(broker::TTL).map(str::to_owned);
         stored.event.remove_extension(broker::TTL);
-        Self { stored, ttl, lane }
+        Self { stored, ttl, lane, unspent }
     }
 
     pub(super) fn lost(&self) -> Report {
         Report::lost(self.sequence(), self.lane.clone())
     }
 
-    fn sequence(&self) -> u64 {
+    /// The event with its loop guard, for a sink that is a channel: events must not go round for ever by way of another broker.
+    fn guarded(&self, sink: &Sink) -> Option<Event> {
+        match sink {
+            Sink::Channel(_) if self.ttl.is_some() => {
+                let mut event = self.stored.event.clone();
+                self.guard(&mut event);
+                Some(event)
+            }
+            Sink::Channel(_) | Sink::Http(_) => None,
+        }
+    }
+
+    /// Puts what is left of the loop guard on an event that this one leads to.
+    fn guard(&self, event: &mut Event) {
+        if let Some(ttl) = &self.ttl
+            && let Err(error) = event.set_extension(broker::TTL, ttl)
+        {
+            tracing::warn!(%error, id = event.id(), source = event.source(), "an event goes without its loop guard");
+        }
+    }
+
+    pub(super) fn sequence(&self) -> u64 {
         self.stored.ticket.place().stream_sequence
     }
 
-    fn attempt(&self) -> u64 {
-        self.stored.ticket.place().delivered
+    /// The number of the attempt that this delivery is for, from 1.
+    pub(super) fn attempt(&self) -> u64 {
+        self.stored.ticket.place().delivered.saturating_sub(self.unspent).max(1)
     }
 
     pub(super) async fn settle(self, contact: Contact) -> Report {
@@ -88,7 +112,9 @@ pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> 
         (None, Some(reply)) => (reply, Purpose::Reply),
         (None, None) => return work.settle(Contact::None).await,
     };
-    let request = request(&context, &work, purpose, &work.stored.event, &work.stored.pass_through);
+    let guarded = work.guarded(sink);
+    let event = guarded.as_ref().unwrap_or(&work.stored.event);
+    let request = request(&context, &work, purpose, event, &work.stored.pass_through);
     match sink.deliver(request).await {
         Outcome::Accepted(Answer::Reply(reply)) => answer(&context, work, *reply, &mut slot).await,
         Outcome::Accepted(Answer::InvalidReply(failure)) => {
@@ -153,19 +179,21 @@ async fn answer(context: &Context, work: Work, reply: (Event, PassThrough), slot
     let Some(sink) = &plan.reply else { return work.settle(Contact::Reached).await };
     let (mut event, pass_through) = reply;
     let pass_through = pass_through.with_trace_of(&work.stored.pass_through);
+    if plan.of_broker || matches!(sink, Sink::Channel(_)) {
+        work.guard(&mut event);
+    }
     if !plan.of_broker {
         return match persist(context, &work, sink, Purpose::Reply, &event, &pass_through, slot).await {
             Ok(()) => work.settle(Contact::Reached).await,
-            Err(failure) => give_up(context, work, sink, &failure, &pass_through, slot).await,
+            Err(failure) => {
+                // The subscriber was reached; whether the reply's sink was, is not what its breaker asks.
+                let failure = Failure { unreachable: false, ..failure };
+                give_up(context, work, sink, &failure, &pass_through, slot).await
+            }
         };
     }
     // In a broker, a reply that cannot be stored is a failed delivery: the subscriber is asked again (Knative's broker
     // specification), and the reply counts down what its event had left.
-    if let Some(ttl) = &work.ttl
-        && let Err(error) = event.set_extension(broker::TTL, ttl)
-    {
-        tracing::warn!(%error, "a reply goes without its loop guard");
-    }
     match sink.deliver(request(context, &work, Purpose::Reply, &event, &pass_through)).await {
         Outcome::Accepted(_) => work.settle(Contact::Reached).await,
         Outcome::Failed(failure) => failed(context, work, sink, Failure { unreachable: false, ..failure }, slot).await,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -12,7 +13,10 @@ use super::breaker::Contact;
 use super::slots::Slot;
 use crate::event::Event;
 use crate::resource::Batch;
-use crate::sink::{BatchRequest, Failure, Outcome};
+use crate::sink::{BatchRequest, Failure, Outcome, Sink};
+
+/// Events of a failed batch that are dealt with at once.
+const PARALLEL: usize = 64;
 
 /// The events that wait for their batch to be full.
 pub(super) struct Gathering {
@@ -54,7 +58,7 @@ impl Gathering {
 
 /// Delivers a batch and settles each of its events.
 pub(super) async fn run(context: Context, works: Vec<Work>, slots: Arc<Semaphore>) -> Vec<Report> {
-    let mut slot = Slot::take(slots).await;
+    let slot = Slot::take(Arc::clone(&slots)).await;
     let plan = &context.plan;
     let Some(sink) = plan.subscriber.as_ref().or(plan.reply.as_ref()) else {
         return join_all(works.into_iter().map(|work| work.settle(Contact::None))).await;
@@ -63,16 +67,16 @@ pub(super) async fn run(context: Context, works: Vec<Work>, slots: Arc<Semaphore
     let request = BatchRequest { events: &events, namespace: plan.subscription.namespace(), timeout: plan.timeout() };
     match sink.deliver_batch(request).await {
         Outcome::Accepted(_) => join_all(works.into_iter().map(|work| work.settle(Contact::Reached))).await,
-        Outcome::Failed(failure) => each_failed(&context, works, &failure, &mut slot).await,
+        Outcome::Failed(failure) => {
+            drop(slot);
+            // Beside each other: the dead letter of one must not keep the retry of another waiting.
+            let each = works.into_iter().map(|work| one_failed(&context, work, sink, &failure, &slots));
+            stream::iter(each).buffer_unordered(PARALLEL).collect().await
+        }
     }
 }
 
-async fn each_failed(context: &Context, works: Vec<Work>, failure: &Failure, slot: &mut Slot) -> Vec<Report> {
-    let plan = &context.plan;
-    let mut reports = Vec::with_capacity(works.len());
-    for work in works {
-        let Some(sink) = plan.subscriber.as_ref().or(plan.reply.as_ref()) else { continue };
-        reports.push(attempt::failed(context, work, sink, failure.clone(), slot).await);
-    }
-    reports
+async fn one_failed(context: &Context, work: Work, sink: &Sink, failure: &Failure, slots: &Arc<Semaphore>) -> Report {
+    let mut slot = Slot::take(Arc::clone(slots)).await;
+    attempt::failed(context, work, sink, failure.clone(), &mut slot).await
 }

@@ -79,6 +79,11 @@ impl Breaker {
         self.probe.map(|probe| probe.due)
     }
 
+    /// Whether another event may be let through now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next_probe().is_some_and(|due| due <= now)
+    }
+
     /// Notes that an event was let through.
     pub(super) fn probed(&mut self, now: Instant) {
         if let Some(probe) = &mut self.probe {

@@ -13,17 +13,21 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use super::Context;
 use super::attempt::{self, Report, Work};
 use super::batch::{self, Gathering};
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Contact};
 use super::lanes::{Entry, Lanes};
 use super::returning::Returning;
 use super::slots::{MAX_HELD, MAX_IN_FLIGHT};
 use crate::channel::{Poison, Stored, Ticket, Unsettled};
 use crate::filter::{Filter, Verdict};
 use crate::resource::Ordering;
+use crate::sink::Sink;
 
 /// A pinned consumer takes a bridge that does not ask for gone. So it asks for one more from time to time although there is
 /// no slot; what comes waits.
 const KEEP_PIN: Duration = Duration::from_secs(2);
+
+/// A retry that is due sooner than this may be here again before its attempt is known to have ended.
+const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// The desk of one subscription.
 pub(super) struct Desk {
@@ -32,19 +36,32 @@ pub(super) struct Desk {
     /// Tasks of their own, and not futures that the worker polls: those would stand still whenever the worker itself waits for
     /// the NATS client, and keep the places in its queue that it waits for.
     at_work: JoinSet<Vec<Report>>,
-    /// The tickets of the events that are held, by their sequence in the stream, and when JetStream last heard of them.
-    held: HashMap<u64, (Ticket, Instant)>,
+    /// The events that are held, by their sequence in the stream.
+    held: HashMap<u64, Held>,
+    /// Events at work that have come again meanwhile.
+    again: HashMap<u64, Stored>,
+    /// Deliveries of an event that led to no attempt, for those that we have let go of.
+    unspent: HashMap<u64, u64>,
+    /// Events that wait, unspent, until their sink can be reached.
+    parked: VecDeque<Work>,
     lanes: Option<Lanes<Work>>,
     gathering: Option<Gathering>,
     breaker: Breaker,
     returning: Returning,
-    /// Events that had been asked for when the breaker closed the way. Nothing is spent on them while they wait.
-    waiting: VecDeque<Stored>,
     /// While we take over from another bridge: what has come so far, in order, and nothing of it started.
     take_over: Option<TakeOver>,
     asked_at: Instant,
     /// The last stream sequence that reached us.
     received_to: u64,
+}
+
+/// An event that is held.
+struct Held {
+    ticket: Ticket,
+    /// When JetStream last heard of it.
+    since: Instant,
+    /// Whether it is at work; else it waits for something.
+    started: bool,
 }
 
 #[derive(Default)]
@@ -64,15 +81,19 @@ impl Desk {
             (_, Some(limit)) => usize::try_from(limit.get()).unwrap_or(MAX_IN_FLIGHT),
             (_, None) => MAX_IN_FLIGHT,
         };
+        // A channel takes one event at a time.
+        let batches = matches!(plan.subscriber.as_ref().or(plan.reply.as_ref()), Some(Sink::Http(_)));
         Self {
             slots: Arc::new(Semaphore::new(slots)),
             at_work: JoinSet::new(),
             held: HashMap::new(),
+            again: HashMap::new(),
+            unspent: HashMap::new(),
+            parked: VecDeque::new(),
             lanes: matches!(controls.ordering, Ordering::Key(_)).then(Lanes::new),
-            gathering: controls.batch.map(Gathering::new),
+            gathering: controls.batch.filter(|_| batches).map(Gathering::new),
             breaker: Breaker::new(plan.has_breaker()),
             returning: Returning::default(),
-            waiting: VecDeque::new(),
             take_over: None,
             asked_at: Instant::now(),
             received_to: 0,
@@ -93,10 +114,26 @@ impl Desk {
         self.held.contains_key(&sequence)
     }
 
+    /// Lets go of all that waits here and is not at work, because another bridge may have had it meanwhile. What is unsettled
+    /// comes again.
+    pub(super) fn forget_waiting(&mut self) {
+        let waits = self.held.iter().filter(|(_, held)| !held.started).map(|(sequence, _)| *sequence);
+        self.unspent = waits.map(|sequence| (sequence, self.unspent.get(&sequence).unwrap_or(&0) + 1)).collect();
+        self.held.retain(|_, held| held.started);
+        if let Some(lanes) = &mut self.lanes {
+            lanes.keep(|head| self.held.contains_key(&head));
+        }
+        self.parked.clear();
+        self.take_over = None;
+        self.returning = Returning::default();
+    }
+
     /// Starts nothing until all that is unsettled is here, and then in the order of the stream.
     pub(super) fn take_over(&mut self, unsettled: Unsettled) {
         let held = self.held.keys().filter(|sequence| **sequence <= unsettled.last).count();
-        let missing = unsettled.count.saturating_sub(u64::try_from(held).unwrap_or(u64::MAX));
+        // More than fits comes later; JetStream hands it out in order.
+        let room = u64::try_from(MAX_HELD.saturating_sub(self.held.len())).unwrap_or(u64::MAX);
+        let missing = unsettled.count.saturating_sub(u64::try_from(held).unwrap_or(u64::MAX)).min(room);
         if missing > 1 {
             tracing::info!(subscription = %self.context.plan.subscription, events = missing, "taking over from another bridge");
         }
@@ -110,20 +147,10 @@ impl Desk {
         }
     }
 
-    /// Lets an event wait while the way is closed. One that comes for another attempt is under way already.
-    fn wait_or_enter(&mut self, stored: Stored) {
-        let is_new = stored.ticket.place().delivered == 1;
-        if self.breaker.is_open() && is_new && !self.may_probe(Instant::now()) {
-            self.waiting.push_back(stored);
-        } else {
-            self.enter(stored);
-        }
-    }
-
     /// Counts a message of a take-over; keeps it until all have come.
     fn arrive(&mut self, sequence: u64, stored: Option<Stored>) {
         let Some(take_over) = &mut self.take_over else {
-            return stored.into_iter().for_each(|stored| self.wait_or_enter(stored));
+            return stored.into_iter().for_each(|stored| self.enter(stored));
         };
         take_over.come.extend(stored.map(|stored| (sequence, stored)));
         if sequence <= take_over.last {
@@ -156,7 +183,8 @@ impl Desk {
             return left;
         }
         if self.breaker.is_open() || left == 0 {
-            return self.returning.due(now).max(usize::from(self.may_probe(now) && self.waiting.is_empty()));
+            let probe = self.held.is_empty() && self.breaker.is_due(now);
+            return self.returning.due(now).max(usize::from(probe));
         }
         let slots = self.slots.available_permits();
         let room = match &self.gathering {
@@ -171,41 +199,35 @@ impl Desk {
         let now = Instant::now();
         self.asked_at = now;
         self.returning.asked(now);
-        if self.breaker.is_open() {
-            self.breaker.probed(now);
-        }
     }
 
     /// When there is something to do although nothing happens.
     pub(super) fn waking(&self) -> Option<Instant> {
+        let later = |due: &Instant| *due > Instant::now();
         let closed = self.breaker.is_open() || self.held.len() >= MAX_HELD;
-        let probe = closed.then(|| self.returning.next().or(self.breaker.next_probe())).flatten();
+        let returning = closed.then(|| self.returning.next()).flatten();
+        let probe = self.breaker.next_probe();
+        let parked = probe.filter(|_| !self.parked.is_empty() && self.at_work.is_empty());
         let batch = self.gathering.as_ref().and_then(Gathering::due);
         let keep_pin = self.context.plan.consumer.pinned.then(|| self.asked_at + KEEP_PIN);
-        let later = |due: &Instant| *due > Instant::now();
-        [probe.filter(later), batch, keep_pin.filter(later)].into_iter().flatten().min()
-    }
-
-    /// Whether nothing is under way that would tell of the sink, and it is time to let one more event through.
-    fn may_probe(&self, now: Instant) -> bool {
-        let idle = self.held.len() == self.waiting.len() && self.returning.is_empty();
-        idle && self.breaker.next_probe().is_some_and(|due| due <= now)
+        let others = [returning, probe, keep_pin].map(|due| due.filter(later));
+        others.into_iter().chain([parked, batch]).flatten().min()
     }
 
     /// Does what is due.
     pub(super) fn wake(&mut self) {
         let now = Instant::now();
-        if self.may_probe(now)
-            && let Some(stored) = self.waiting.pop_front()
-        {
-            self.breaker.probed(now);
-            self.enter(stored);
-        }
         if let Some(gathering) = &mut self.gathering
             && gathering.due().is_some_and(|due| due <= now)
         {
             let works = gathering.take();
-            self.start_batch(works);
+            self.start(works);
+        }
+        if self.at_work.is_empty()
+            && self.breaker.is_due(now)
+            && let Some(probe) = self.parked.pop_front()
+        {
+            self.start(vec![probe]);
         }
     }
 
@@ -217,6 +239,8 @@ impl Desk {
             self.arrive(sequence, None);
         } else if self.hold(&stored.ticket).await {
             self.arrive(sequence, Some(stored));
+        } else {
+            self.again.insert(sequence, stored);
         }
     }
 
@@ -224,6 +248,7 @@ impl Desk {
     pub(super) async fn take_poison(&mut self, poison: Poison) {
         if self.hold(&poison.ticket).await {
             self.arrive(poison.message.sequence, None);
+            self.mark_started(poison.message.sequence);
             let lost = vec![Report::lost(poison.message.sequence, None)];
             self.spawn(attempt::set_aside(Arc::clone(&self.context), poison).map(|report| vec![report]), lost);
         }
@@ -269,14 +294,20 @@ impl Desk {
         self.received_to = self.received_to.max(sequence);
         self.returning.returned(sequence);
         let now = Instant::now();
-        if let Some((known, since)) = self.held.get_mut(&sequence) {
+        if let Some(held) = self.held.get_mut(&sequence) {
             ticket.in_progress().await;
-            *known = ticket.clone();
-            *since = now;
+            held.ticket = ticket.clone();
+            held.since = now;
             return false;
         }
-        self.held.insert(sequence, (ticket.clone(), now));
+        self.held.insert(sequence, Held { ticket: ticket.clone(), since: now, started: false });
         true
+    }
+
+    fn mark_started(&mut self, sequence: u64) {
+        if let Some(held) = self.held.get_mut(&sequence) {
+            held.started = true;
+        }
     }
 
     /// Sends an event on its way: now, after those of its key, or with others.
@@ -286,57 +317,102 @@ impl Desk {
             Ordering::Key(attribute) => stored.event.attribute(attribute).map(str::to_owned),
             Ordering::None | Ordering::Strict => None,
         };
-        let work = Work::new(stored, key.clone());
+        let unspent = self.unspent.get(&sequence).copied().unwrap_or(0);
+        let work = Work::new(stored, key.clone(), unspent);
         if let (Some(lanes), Some(key)) = (&mut self.lanes, &key) {
             match lanes.enter(key, sequence, work) {
-                Entry::Start(work) => self.start(work),
+                Entry::Start(work) => self.start(vec![work]),
                 Entry::Queued => {}
             }
-        } else if let Some(gathering) = &mut self.gathering {
-            if let Some(works) = gathering.add(work, Instant::now()) {
-                self.start_batch(works);
-            }
         } else {
-            self.start(work);
+            self.gather(work);
         }
     }
 
-    fn start(&mut self, work: Work) {
-        let lost = vec![work.lost()];
-        let run = attempt::run(Arc::clone(&self.context), work, Arc::clone(&self.slots));
-        self.spawn(run.map(|report| vec![report]), lost);
-    }
-
-    fn start_batch(&mut self, works: Vec<Work>) {
-        if !works.is_empty() {
-            let lost = works.iter().map(Work::lost).collect();
-            self.spawn(batch::run(Arc::clone(&self.context), works, Arc::clone(&self.slots)), lost);
+    fn gather(&mut self, work: Work) {
+        match &mut self.gathering {
+            Some(gathering) => {
+                if let Some(works) = gathering.add(work, Instant::now()) {
+                    self.start(works);
+                }
+            }
+            None => self.start(vec![work]),
         }
     }
 
-    /// Takes in what became of events. True when the way has been closed or opened by it.
+    /// Puts events to work, together where they go in batches.
+    fn start(&mut self, works: Vec<Work>) {
+        let works = self.park(works);
+        for work in &works {
+            self.mark_started(work.sequence());
+        }
+        let (context, slots) = (Arc::clone(&self.context), Arc::clone(&self.slots));
+        if self.gathering.is_some() {
+            if !works.is_empty() {
+                let lost = works.iter().map(Work::lost).collect();
+                self.spawn(batch::run(context, works, slots), lost);
+            }
+            return;
+        }
+        for work in works {
+            let lost = vec![work.lost()];
+            let run = attempt::run(Arc::clone(&context), work, Arc::clone(&slots));
+            self.spawn(run.map(|report| vec![report]), lost);
+        }
+    }
+
+    /// While the way is closed, keeps back what was never tried, but for one probe now and then; gives what may go.
+    fn park(&mut self, works: Vec<Work>) -> Vec<Work> {
+        if !self.breaker.is_open() {
+            return works;
+        }
+        let now = Instant::now();
+        let (mut under_way, fresh): (Vec<Work>, Vec<Work>) = works.into_iter().partition(|work| work.attempt() > 1);
+        let mut fresh = fresh.into_iter();
+        if under_way.is_empty() && self.at_work.is_empty() && self.breaker.is_due(now) {
+            under_way.extend(fresh.next());
+        }
+        self.parked.extend(fresh);
+        if !under_way.is_empty() {
+            self.breaker.probed(now);
+        }
+        under_way
+    }
+
+    /// Takes in what became of the events of one request. True when the way has been closed or opened by it.
     pub(super) fn done(&mut self, reports: Vec<Report>) -> bool {
         let now = Instant::now();
         let was_open = self.breaker.is_open();
+        // One request has learnt one thing about the sink, however many events it had.
+        let contact = reports.iter().map(|report| report.contact).find(|contact| *contact != Contact::None);
+        self.breaker.learn(contact.unwrap_or(Contact::None), now);
         for report in reports {
-            self.held.remove(&report.sequence);
-            self.breaker.learn(report.contact, now);
-            match (report.returns_in, &report.lane, &mut self.lanes) {
-                (Some(wait), _, _) => self.returning.add(report.sequence, now + wait),
-                (None, Some(lane), Some(lanes)) => {
-                    if let Some(next) = lanes.leave(lane) {
-                        self.start(next);
-                    }
-                }
-                _ => {}
-            }
+            self.end(report, now);
         }
-        if !self.breaker.is_open() {
-            for stored in std::mem::take(&mut self.waiting) {
-                self.enter(stored);
+        if was_open && !self.breaker.is_open() {
+            for work in std::mem::take(&mut self.parked) {
+                self.gather(work);
             }
         }
         was_open != self.breaker.is_open()
+    }
+
+    fn end(&mut self, report: Report, now: Instant) {
+        self.held.remove(&report.sequence);
+        let again = self.again.remove(&report.sequence);
+        match (report.returns_in, again) {
+            (Some(wait), Some(stored)) if wait < AT_ONCE => {
+                let held = Held { ticket: stored.ticket.clone(), since: now, started: false };
+                self.held.insert(report.sequence, held);
+                self.enter(stored);
+            }
+            (Some(wait), _) => self.returning.add(report.sequence, now + wait),
+            (None, _) => {
+                self.unspent.remove(&report.sequence);
+                let next = report.lane.and_then(|lane| self.lanes.as_mut()?.leave(&lane));
+                self.start(next.into_iter().collect());
+            }
+        }
     }
 
     /// When to call [`Desk::sign_work`].
@@ -355,10 +431,10 @@ impl Desk {
         }
         let old = self.context.plan.consumer.ack_wait / 3;
         let now = Instant::now();
-        for (ticket, since) in self.held.values_mut() {
-            if now.duration_since(*since) >= old {
-                ticket.in_progress().await;
-                *since = now;
+        for held in self.held.values_mut() {
+            if now.duration_since(held.since) >= old {
+                held.ticket.in_progress().await;
+                held.since = now;
             }
         }
     }
@@ -367,15 +443,15 @@ impl Desk {
     pub(super) fn hurry(&mut self) {
         if let Some(gathering) = &mut self.gathering {
             let works = gathering.take();
-            self.start_batch(works);
+            self.start(works);
         }
     }
 
     /// Leaves all work where it is, and gives the events back to JetStream.
     pub(super) async fn clear(&mut self) {
         self.at_work.shutdown().await;
-        for (ticket, _) in self.held.values() {
-            ticket.give_back().await;
+        for held in self.held.values() {
+            held.ticket.give_back().await;
         }
     }
 }

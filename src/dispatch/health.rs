@@ -34,6 +34,16 @@ impl Health {
         self.sender.borrow().clone()
     }
 
+    /// Says that it wants no events yet, and why.
+    pub fn hold(&self, reason: &str) {
+        self.set(State::Held(reason.to_owned()));
+    }
+
+    /// Nothing speaks against it any more.
+    pub fn go_on(&self) {
+        self.set(State::Pulling);
+    }
+
     pub(super) fn set(&self, state: State) {
         let changed = self.sender.send_if_modified(|current| {
             let changed = *current != state;

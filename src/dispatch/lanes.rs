@@ -44,6 +44,14 @@ impl<T> Lanes<T> {
         Entry::Queued
     }
 
+    /// Forgets all who wait, and the lanes whose head is not to be kept.
+    pub(super) fn keep(&mut self, keeps: impl Fn(u64) -> bool) {
+        self.lanes.retain(|_, lane| keeps(lane.head));
+        for lane in self.lanes.values_mut() {
+            lane.waiting.clear();
+        }
+    }
+
     /// The head of a lane is settled; gives the next one.
     pub(super) fn leave(&mut self, key: &str) -> Option<T> {
         let lane = self.lanes.get_mut(key)?;
@@ -79,6 +87,18 @@ mod tests {
         assert_eq!(lanes.enter("a", 2, "second"), Entry::Queued);
         assert_eq!(lanes.enter("a", 1, "first again"), Entry::Start("first again"));
         assert_eq!(lanes.leave("a"), Some("second"));
+    }
+
+    #[test]
+    fn what_another_bridge_may_have_had_is_forgotten() {
+        let mut lanes = Lanes::new();
+        for (key, sequence) in [("a", 1), ("a", 3), ("b", 2), ("b", 4)] {
+            lanes.enter(key, sequence, sequence);
+        }
+        lanes.keep(|head| head == 1);
+        assert_eq!(lanes.enter("b", 4, 4), Entry::Start(4), "its head is elsewhere now");
+        assert_eq!(lanes.enter("a", 3, 3), Entry::Queued, "its head is still at work");
+        assert_eq!((lanes.leave("a"), lanes.leave("a")), (Some(3), None));
     }
 
     #[test]

@@ -17,10 +17,6 @@ pub(super) struct Returning {
 }
 
 impl Returning {
-    pub(super) fn is_empty(&self) -> bool {
-        self.due.is_empty()
-    }
-
     pub(super) fn add(&mut self, sequence: u64, due: Instant) {
         if self.due.len() < MOST {
             self.due.insert(sequence, due + GRACE);
@@ -66,6 +62,6 @@ mod tests {
         assert_eq!(returning.due(now + GRACE), 0);
         assert_eq!(returning.next(), Some(now + Duration::from_secs(9) + GRACE));
         returning.returned(2);
-        assert!(returning.is_empty());
+        assert_eq!(returning.next(), None);
     }
 }

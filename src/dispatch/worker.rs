@@ -154,7 +154,8 @@ impl Worker {
                 self.desk.all_have_come();
                 let Surroundings { plan, shared, .. } = &*self.context;
                 if plan.consumer.pinned
-                    && let Err(error) = plan.consumer.adopt_orphans(&shared.api, &shared.pulls).await
+                    && let Err(error) =
+                        plan.consumer.adopt_orphans(&shared.api, &shared.pulls, |held| self.desk.holds(held)).await
                 {
                     tracing::debug!(subscription = %plan.subscription, %error, "cannot see who is at work");
                 }
@@ -167,6 +168,7 @@ impl Worker {
     /// A pinned consumer has chosen us. Nothing starts before all that another bridge may have left is here.
     async fn take_over(&mut self, first: Pulled) -> Result<(), PullError> {
         self.pinned = true;
+        self.desk.forget_waiting();
         let Surroundings { plan, shared, .. } = &*self.context;
         let sequence = first.sequence();
         let holds = |other| Some(other) == sequence || self.desk.holds(other);
