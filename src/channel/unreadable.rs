@@ -51,7 +51,8 @@ pub enum SearchError {
 
 impl Search {
     /// Sets every unreadable message aside that was delivered to the consumer and not acknowledged, deletes it from the
-    /// stream, and asks for what was lost beside it again. `received_to` is the last stream sequence that reached us.
+    /// stream, and asks for what was lost beside it again: what was delivered since we began and is not `ours`, be it at work or
+    /// on its way back for a retry.
     ///
     /// # Errors
     /// When JetStream did not answer on the way; what was set aside until then stays so.
@@ -62,7 +63,7 @@ impl Search {
         dead_letters: &DeadLetters,
         consumer: &Consumer,
         subscription: &Key,
-        received_to: u64,
+        ours: impl Fn(u64) -> bool,
     ) -> Result<(), SearchError> {
         let Some(info) = settled_info(api, consumer).await? else { return Ok(()) };
         if info["num_ack_pending"].as_u64() == Some(0) {
@@ -91,8 +92,9 @@ impl Search {
             next = end + 1;
         }
         // What shared the connection is lost too, with or without an unreadable message of our own.
-        let begin = floor.max(received_to).max(consumer.delivered);
-        for sequence in begin + 1..=delivered.min(begin.saturating_add(AT_MOST)) {
+        let begin = floor.max(consumer.delivered);
+        let delivered = begin + 1..=delivered.min(begin.saturating_add(AT_MOST));
+        for sequence in delivered.filter(|sequence| !ours(*sequence)) {
             settle(connection, consumer, sequence, consumer_sequence, "-NAK").await;
         }
         connection.flush(FLUSH).await;

@@ -51,8 +51,6 @@ pub(super) struct Desk {
     /// While we take over from another bridge: what has come so far, in order, and nothing of it started.
     take_over: Option<TakeOver>,
     asked_at: Instant,
-    /// The last stream sequence that reached us.
-    received_to: u64,
 }
 
 /// An event that is held.
@@ -96,14 +94,13 @@ impl Desk {
             returning: Returning::default(),
             take_over: None,
             asked_at: Instant::now(),
-            received_to: 0,
             context,
         }
     }
 
-    /// The last sequence of the stream that has come.
-    pub(super) fn received_to(&self) -> u64 {
-        self.received_to
+    /// Whether an event is at work here, or was and is on its way back for another attempt.
+    pub(super) fn knows(&self, sequence: u64) -> bool {
+        self.holds(sequence) || self.returning.contains(sequence)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -291,7 +288,6 @@ impl Desk {
     /// event again, and one attempt is enough.
     async fn hold(&mut self, ticket: &Ticket) -> bool {
         let sequence = ticket.place().stream_sequence;
-        self.received_to = self.received_to.max(sequence);
         self.returning.returned(sequence);
         let now = Instant::now();
         if let Some(held) = self.held.get_mut(&sequence) {

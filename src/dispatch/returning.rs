@@ -23,6 +23,10 @@ impl Returning {
         }
     }
 
+    pub(super) fn contains(&self, sequence: u64) -> bool {
+        self.due.contains_key(&sequence)
+    }
+
     /// It has come.
     pub(super) fn returned(&mut self, sequence: u64) {
         self.due.remove(&sequence);

@@ -207,14 +207,10 @@ impl Worker {
             return;
         }
         let (consumer, subscription) = (&plan.consumer, &plan.subscription);
-        let search = self.search.run(
-            &shared.api,
-            &shared.pulls,
-            &shared.dead_letters,
-            consumer,
-            subscription,
-            self.desk.received_to(),
-        );
+        let search =
+            self.search.run(&shared.api, &shared.pulls, &shared.dead_letters, consumer, subscription, |sequence| {
+                self.desk.knows(sequence)
+            });
         if let Err(error) = search.await {
             tracing::warn!(%subscription, %error, "the search for an unreadable message was cut short");
         }
