@@ -113,7 +113,8 @@ async fn retry_after_does_not_count_without_a_maximum_nor_on_other_statuses_nor_
 async fn a_request_is_given_up_after_its_timeout_and_tried_again() {
     let delivery = json!({"retry": 1, "backoffDelay": "PT0.05S", "timeout": "PT0.3S"});
     let waits = waits(delivery, 2, |_| Answer::hang()).await;
-    assert_waits(&waits, &[350]);
+    // The time runs from before the connection stands, so the sink sees a little less of it.
+    assert_waits(&waits, &[320]);
 }
 
 #[tokio::test]
