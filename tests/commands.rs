@@ -290,8 +290,20 @@ async fn send_speaks_all_three_modes() {
         assert!(ended.stdout.contains("\n5 events accepted by "), "{ended:?}");
         let got = sink.requests(&path);
         assert_eq!(got.len(), requests, "{mode}");
-        assert!(got.iter().all(|request| request.header("content-type").unwrap().starts_with(content_type)), "{mode}");
+        assert!(got.iter().all(|request| request.header("content-type") == Some(content_type)), "{mode}");
     }
+}
+
+#[tokio::test]
+async fn send_mixes_no_versions_in_one_batch() {
+    let sink = Sink::start().await;
+    let line =
+        |id: &str, version: &str| json!({"specversion": version, "id": id, "source": "/s", "type": "t"}).to_string();
+    let input = [line("a", "1.0"), line("b", "1.0"), line("c", "0.3"), line("d", "1.0")].join("\n");
+    let ended = send(&[], &["--to", &sink.url("/"), "--file", "-", "--mode", "batch"], &input).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let sizes: Vec<usize> = sink.requests("/").iter().map(|request| request.json().as_array().unwrap().len()).collect();
+    assert_eq!(sizes, [2, 1, 1]);
 }
 
 #[tokio::test]
