@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "nats_cert")]
     pub nats_key: Option<PathBuf>,
     /// Manifest files or directories; watched, changes apply without a restart
-    #[arg(short = 'f', long, value_name = "PATH", value_delimiter = ',')]
+    #[arg(short = 'f', long, value_name = "PATH", num_args = 1.., value_delimiter = ',')]
     pub resources: Vec<PathBuf>,
     /// Where events come in
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = socket_address)]
