@@ -70,8 +70,15 @@ async fn wrong_usage_is_exit_2() {
 #[tokio::test]
 async fn environment_values_are_checked_like_flags() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, value) in [("KNATS_LISTEN", "nowhere"), ("KNATS_MAX_IN_FLIGHT", "-1"), ("KNATS_PUBLISH_TIMEOUT", "soon")]
-    {
+    for (name, value) in [
+        ("KNATS_LISTEN", "nowhere"),
+        ("KNATS_MAX_IN_FLIGHT", "-1"),
+        ("KNATS_MAX_IN_FLIGHT", "0"),
+        ("KNATS_PUBLISH_TIMEOUT", "soon"),
+        ("KNATS_NATS_URL", ","),
+        // Taken for a yes, it would delete consumers.
+        ("KNATS_PRUNE", "maybe"),
+    ] {
         let mut command = knats();
         command.arg("serve").env(name, value);
         let ended = Process::spawn(command, dir.path(), name).ended().await;
