@@ -70,8 +70,15 @@ async fn wrong_usage_is_exit_2() {
 #[tokio::test]
 async fn environment_values_are_checked_like_flags() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, value) in [("KNATS_LISTEN", "nowhere"), ("KNATS_MAX_IN_FLIGHT", "-1"), ("KNATS_PUBLISH_TIMEOUT", "soon")]
-    {
+    for (name, value) in [
+        ("KNATS_LISTEN", "nowhere"),
+        ("KNATS_MAX_IN_FLIGHT", "-1"),
+        ("KNATS_MAX_IN_FLIGHT", "0"),
+        ("KNATS_PUBLISH_TIMEOUT", "soon"),
+        ("KNATS_NATS_URL", ","),
+        // Taken for a yes, it would delete consumers.
+        ("KNATS_PRUNE", "maybe"),
+    ] {
         let mut command = knats();
         command.arg("serve").env(name, value);
         let ended = Process::spawn(command, dir.path(), name).ended().await;
@@ -290,8 +297,20 @@ async fn send_speaks_all_three_modes() {
         assert!(ended.stdout.contains("\n5 events accepted by "), "{ended:?}");
         let got = sink.requests(&path);
         assert_eq!(got.len(), requests, "{mode}");
-        assert!(got.iter().all(|request| request.header("content-type").unwrap().starts_with(content_type)), "{mode}");
+        assert!(got.iter().all(|request| request.header("content-type") == Some(content_type)), "{mode}");
     }
+}
+
+#[tokio::test]
+async fn send_mixes_no_versions_in_one_batch() {
+    let sink = Sink::start().await;
+    let line =
+        |id: &str, version: &str| json!({"specversion": version, "id": id, "source": "/s", "type": "t"}).to_string();
+    let input = [line("a", "1.0"), line("b", "1.0"), line("c", "0.3"), line("d", "1.0")].join("\n");
+    let ended = send(&[], &["--to", &sink.url("/"), "--file", "-", "--mode", "batch"], &input).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let sizes: Vec<usize> = sink.requests("/").iter().map(|request| request.json().as_array().unwrap().len()).collect();
+    assert_eq!(sizes, [2, 1, 1]);
 }
 
 #[tokio::test]

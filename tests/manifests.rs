@@ -54,6 +54,19 @@ async fn validate(text: &str) -> Ended {
 }
 
 #[tokio::test]
+async fn one_flag_takes_several_files_as_a_shell_writes_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = ["a", "b"].map(|name| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, to_yaml(&[channel(name)])).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let ended = run(&["validate", "-f", &paths[0], &paths[1]]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("2 channels"), "{ended:?}");
+}
+
+#[tokio::test]
 async fn good_manifests_are_valid_and_other_kinds_are_skipped() {
     let ended = validate(TUTORIAL).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");

@@ -1,6 +1,6 @@
 //! Gives every flag its environment variable, `KNATS_` and the name of the flag, in one place so that none is forgotten.
 
-use clap::builder::FalseyValueParser;
+use clap::builder::BoolishValueParser;
 use clap::{Arg, ArgAction, Command};
 
 const PREFIX: &str = "KNATS_";
@@ -27,6 +27,6 @@ fn with_variable(arg: Arg) -> Arg {
         return arg;
     }
     let arg = arg.env(name).hide_env_values(true);
-    // A switch takes what people write for yes and no: 1, true, yes; 0, false, no.
-    if matches!(arg.get_action(), ArgAction::SetTrue) { arg.value_parser(FalseyValueParser::new()) } else { arg }
+    // A switch takes what people write for yes and no (1, true, yes, on; 0, false, no, off), and takes nothing else for a yes.
+    if matches!(arg.get_action(), ArgAction::SetTrue) { arg.value_parser(BoolishValueParser::new()) } else { arg }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::Usage;
 use crate::event::{self, Builder, Event, SpecVersion};
@@ -12,8 +12,13 @@ const VARIABLE: &str = "K_CE_OVERRIDES";
 /// Extensions that overwrite an event's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct Overrides {
-    #[serde(default)]
+    /// `null` is an empty map, as in Go.
+    #[serde(default, deserialize_with = "null_as_default")]
     extensions: BTreeMap<String, String>,
+}
+
+fn null_as_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Overrides {
@@ -64,7 +69,7 @@ mod tests {
 
     #[test]
     fn nothing_is_overridden_by_an_empty_variable() {
-        for text in ["", "  ", "null", "{}", r#"{"extensions":{}}"#] {
+        for text in ["", "  ", "null", "{}", r#"{"extensions":{}}"#, r#"{"extensions":null}"#] {
             assert_eq!(Overrides::parse(text).unwrap(), Overrides::default(), "{text:?}");
         }
     }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
 
 use super::Usage;
 use crate::event::{self, Event};
@@ -162,21 +162,7 @@ fn encode(mode: Mode, events: &[Event], headers: &mut HeaderMap) -> Bytes {
     match (mode, events) {
         (Mode::Binary, [event]) => event::http::encode_binary(event, headers),
         (Mode::Structured, [event]) => event::http::encode_structured(event, headers),
-        _ => {
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/cloudevents-batch+json; charset=utf-8"),
-            );
-            let mut body = BytesMut::from(&b"["[..]);
-            for (index, event) in events.iter().enumerate() {
-                if index > 0 {
-                    body.put_u8(b',');
-                }
-                body.extend_from_slice(&event::json::encode(event));
-            }
-            body.put_u8(b']');
-            body.freeze()
-        }
+        _ => event::http::encode_batch(&events.iter().collect::<Vec<_>>(), headers),
     }
 }
 

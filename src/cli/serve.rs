@@ -1,11 +1,13 @@
 //! `knats serve`: the bridge against a NATS server that already runs.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,8 @@ use crate::resource::{Desired, Fault, Key, Resolver, resolve_entry};
     --resolve default/viewer=http://127.0.0.1:8090")]
 pub struct Args {
     /// NATS servers, comma separated
-    #[arg(long, value_name = "URL", value_delimiter = ',', default_value = "nats://127.0.0.1:4222")]
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    #[arg(default_value = "nats://127.0.0.1:4222")]
     pub nats_url: Vec<String>,
     /// NATS credentials file (.creds)
     #[arg(long, value_name = "FILE")]
@@ -48,7 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "nats_cert")]
     pub nats_key: Option<PathBuf>,
     /// Manifest files or directories; watched, changes apply without a restart
-    #[arg(short = 'f', long, value_name = "PATH", value_delimiter = ',')]
+    #[arg(short = 'f', long, value_name = "PATH", num_args = 1.., value_delimiter = ',')]
     pub resources: Vec<PathBuf>,
     /// Where events come in
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = socket_address)]
@@ -66,8 +69,8 @@ pub struct Args {
     #[arg(long, value_name = "NAMESPACE/NAME=URL", value_delimiter = ',', value_parser = resolve_entry)]
     pub resolve: Vec<(Key, String)>,
     /// Ingress requests at work at once; further ones get 503
-    #[arg(long, value_name = "N", default_value_t = 4096)]
-    pub max_in_flight: usize,
+    #[arg(long, value_name = "N", default_value = "4096")]
+    pub max_in_flight: NonZeroUsize,
     /// How long the ingress waits for JetStream to store an event
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse_positive)]
     pub publish_timeout: Duration,
@@ -156,7 +159,7 @@ fn config(args: &Args) -> Config {
         },
         dispatcher: args.has(Role::Dispatcher),
         default_channel: args.default_channel.clone(),
-        max_in_flight: args.max_in_flight,
+        max_in_flight: args.max_in_flight.get(),
         publish_timeout: args.publish_timeout,
         request_timeout: args.request_timeout,
         drain_timeout: args.drain_timeout,

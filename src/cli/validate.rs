@@ -20,7 +20,7 @@ Exit code: 0 no fault, 1 any fault or an unreadable file, 2 wrong usage.";
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Manifest file, or directory of .yaml, .yml and .json files
-    #[arg(short = 'f', long, value_name = "PATH", value_delimiter = ',', required = true)]
+    #[arg(short = 'f', long, value_name = "PATH", num_args = 1.., value_delimiter = ',', required = true)]
     pub(super) resources: Vec<PathBuf>,
 
     /// What a reference to a Service means outside a cluster

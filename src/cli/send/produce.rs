@@ -48,6 +48,12 @@ impl Producer {
         if let Some(pace) = &mut self.pace {
             pace.wait().await;
         }
+        // All events of a batch have one specversion (CloudEvents 1.0.2, JSON format, section 4.1).
+        if self.batch.first().is_some_and(|first| first.version() != event.version())
+            && self.flush().await == Flow::Enough
+        {
+            return Ok(Flow::Enough);
+        }
         self.pushed += 1;
         self.batch.push(event);
         let flow = if self.batch.len() < self.batch_size { Flow::More } else { self.flush().await };
