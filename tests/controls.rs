@@ -335,7 +335,8 @@ async fn with_no_retries_a_sink_that_is_away_costs_few_events_and_the_others_wai
         deliverer.wait_for_readyz("held", |answer| answer.text().contains("cannot be reached")).await;
         // Three probes, of which each is an attempt made.
         let kept = nats.dead_letters(7).await.len();
-        assert!(kept < 12, "{ordering}: {kept} dead letters");
+        // Those that were under way at once when the sink was found to be away.
+        assert!(kept < 20, "{ordering}: {kept} dead letters");
         let sink = Sink::at(port).await;
         nats.settled(STREAM).await;
         let kept = nats.messages("KN_DEADLETTERS").await.len();

@@ -7,9 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
-use super::connect::Connection;
 use super::stream::{EnsureError, differences, nanos, stream_name};
-use super::unreadable::settle;
 use super::{broker, name};
 use crate::filter::Filter;
 use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Controls, DeliverPolicy, Key, Ordering, Subscription};
@@ -41,14 +39,6 @@ pub struct Consumer {
     /// Whether it is known to be gone. One that is made in its place counts its messages anew, so an answer to a delivery of
     /// this one would settle a message that nobody has looked at.
     pub(super) gone: Arc<AtomicBool>,
-}
-
-/// The deliveries of a consumer that nobody has settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Unsettled {
-    pub count: u64,
-    /// No stream sequence among them is higher.
-    pub last: u64,
 }
 
 /// Unsettled deliveries of a subscription that is ordered by key: whoever takes over holds all of them at once, to put them
@@ -125,7 +115,7 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
 }
 
 /// Whether a pinned consumer has chosen a bridge.
-fn is_pinned(info: &Value) -> bool {
+pub(super) fn is_pinned(info: &Value) -> bool {
     info["priority_groups"].as_array().is_some_and(|groups| {
         groups.iter().any(|group| group["pinned_client_id"].as_str().is_some_and(|pin| !pin.is_empty()))
     })
@@ -297,47 +287,6 @@ impl Consumer {
         let paused = info["paused"].as_bool() == Some(true);
         let cause = if paused { "its consumer is paused" } else { "its consumer delivers none" };
         Some(format!("{pending} messages wait and {cause}"))
-    }
-
-    /// Makes JetStream deliver again at once what it has delivered and nobody has settled, but for what this bridge `holds`.
-    /// Gives how many such messages there are, those held included, and the last sequence among them.
-    ///
-    /// # Errors
-    /// When JetStream does not answer.
-    pub async fn take_over(
-        &self,
-        api: &Api,
-        connection: &Connection,
-        holds: impl Fn(u64) -> bool,
-    ) -> Result<Unsettled, ApiError> {
-        let Some(info) = api.consumer_info(&self.stream, &self.name).await? else { return Ok(Unsettled::default()) };
-        let number = |field: &Value| field.as_u64().unwrap_or(0);
-        let unsettled =
-            Unsettled { count: number(&info["num_ack_pending"]), last: number(&info["delivered"]["stream_seq"]) };
-        let first = number(&info["ack_floor"]["stream_seq"]) + 1;
-        for sequence in (first..=unsettled.last).filter(|sequence| !holds(*sequence)) {
-            settle(connection, self, sequence, number(&info["delivered"]["consumer_seq"]), "-NAK").await;
-        }
-        Ok(unsettled)
-    }
-
-    /// When no bridge is the pinned one although messages are unsettled, whoever was it is gone: asks for them again, but for
-    /// what this bridge `holds`, so that JetStream chooses another one now and not after the ack wait.
-    ///
-    /// # Errors
-    /// When JetStream does not answer.
-    pub async fn adopt_orphans(
-        &self,
-        api: &Api,
-        connection: &Connection,
-        holds: impl Fn(u64) -> bool,
-    ) -> Result<(), ApiError> {
-        let info = api.consumer_info(&self.stream, &self.name).await?;
-        let orphaned = info.is_some_and(|info| !is_pinned(&info) && info["num_ack_pending"].as_u64() != Some(0));
-        if self.pinned && orphaned {
-            self.take_over(api, connection, holds).await?;
-        }
-        Ok(())
     }
 
     /// Lets another bridge take over at once.

@@ -10,15 +10,17 @@ pub mod name;
 mod publish;
 mod pull;
 pub mod stream;
+mod take_over;
 mod ticket;
 mod unreadable;
 
 pub use api::{Api, ApiError};
 pub use connect::Connection;
-pub use consumer::{Consumer, Unsettled};
+pub use consumer::Consumer;
 pub use dead_letter::DeadLetters;
 pub use publish::{PublishError, Publisher, Target, Targets};
 pub use pull::{Poison, PullError, Pulled, Puller, RawMessage, Stored};
 pub use stream::EnsureError;
+pub use take_over::Unsettled;
 pub use ticket::{Place, Ticket};
 pub use unreadable::Search;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::connect::Connection;
 use super::consumer::{Consumer, GROUP};
 use super::stream::nanos;
-use super::ticket::Ticket;
+use super::ticket::{Place, Ticket};
 use crate::event::{self, Event, PassThrough};
 
 /// How long one pull waits at the server before it has to be renewed. When it was for nothing, the consumer is looked at, so
@@ -70,12 +70,12 @@ pub enum Pulled {
 }
 
 impl Pulled {
-    /// The place in the stream of the message, when it is one.
-    pub fn sequence(&self) -> Option<u64> {
+    /// The place of the delivery, when it is one.
+    pub fn place(&self) -> Option<Place> {
         match self {
-            Self::Event(stored) => Some(stored.ticket.place().stream_sequence),
-            Self::Poison(poison) => Some(poison.message.sequence),
-            Self::TookOver(first) => first.sequence(),
+            Self::Event(stored) => Some(stored.ticket.place()),
+            Self::Poison(poison) => Some(poison.ticket.place()),
+            Self::TookOver(first) => first.place(),
             Self::Idle | Self::Alive => None,
         }
     }

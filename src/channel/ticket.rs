@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::{Client, Subject};
 use serde_json::json;
 
+use super::connect::Connection;
 use super::consumer::Consumer;
 
 /// The right and the duty to settle one delivery.
@@ -91,6 +92,19 @@ impl Place {
             stored_at_nanos: i128::from(number()?),
         })
     }
+}
+
+/// Answers a delivery that never arrived. `-NAK` asks for it again now and not after the ack wait.
+pub(super) async fn settle(
+    connection: &Connection,
+    consumer: &Consumer,
+    sequence: u64,
+    consumer_sequence: u64,
+    answer: &'static str,
+) {
+    let subject = ack_subject(&consumer.stream, &consumer.name, sequence, consumer_sequence);
+    // Fails only when the client is closed for good.
+    let _ = connection.client.publish(subject, answer.into()).await;
 }
 
 /// The subject that settles a delivery which never reached us. The server looks at the two sequences alone.

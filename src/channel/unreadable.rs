@@ -20,7 +20,7 @@ use super::consumer::Consumer;
 use super::dead_letter::DeadLetters;
 use super::publish::PublishError;
 use super::pull::RawMessage;
-use super::ticket::ack_subject;
+use super::ticket::settle;
 use crate::resource::Key;
 
 /// Messages that are asked for at once.
@@ -100,19 +100,6 @@ impl Search {
         connection.flush(FLUSH).await;
         Ok(())
     }
-}
-
-/// Answers a delivery that never arrived. `-NAK` asks for it again now and not after the ack wait.
-pub(super) async fn settle(
-    connection: &Connection,
-    consumer: &Consumer,
-    sequence: u64,
-    consumer_sequence: u64,
-    answer: &'static str,
-) {
-    let subject = ack_subject(&consumer.stream, &consumer.name, sequence, consumer_sequence);
-    // Fails only when the client is closed for good.
-    let _ = connection.client.publish(subject, answer.into()).await;
 }
 
 /// What JetStream says of the consumer once it knows that the lost connection is gone. Until then it delivers there, and what it

@@ -1,10 +1,11 @@
 //! The loop of one subscription: keeps its pull alive and its desk supplied, and says how it is doing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::Report;
@@ -14,11 +15,13 @@ use super::pace::Pace;
 use super::tally::Tallies;
 use super::{Context, Plan, Shared, Surroundings};
 use crate::channel::connect::Link;
-use crate::channel::{PullError, Pulled, Puller, Search};
+use crate::channel::{ApiError, PullError, Pulled, Puller, Search};
 
 /// The first and the longest wait before a broken pull is built anew.
 const REBUILD_MIN: Duration = Duration::from_millis(50);
 const REBUILD_MAX: Duration = Duration::from_secs(5);
+/// How long to wait for what JetStream has sent us already.
+const OWN_DELIVERIES: Duration = Duration::from_secs(1);
 /// What is given back at the end must leave within this.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
@@ -114,7 +117,7 @@ impl Worker {
                 }
                 pulled = puller.next() => match pulled {
                     Ok(Pulled::TookOver(first)) => {
-                        if let Err(error) = self.take_over(*first).await {
+                        if let Err(error) = self.take_over(puller, *first).await {
                             return End::Broken(error);
                         }
                     }
@@ -166,19 +169,29 @@ impl Worker {
     }
 
     /// A pinned consumer has chosen us. Nothing starts before all that another bridge may have left is here.
-    async fn take_over(&mut self, first: Pulled) -> Result<(), PullError> {
+    async fn take_over(&mut self, puller: &mut Puller, first: Pulled) -> Result<(), PullError> {
         self.pinned = true;
         self.desk.forget_waiting();
         let Surroundings { plan, shared, .. } = &*self.context;
-        let sequence = first.sequence();
-        let holds = |other| Some(other) == sequence || self.desk.holds(other);
-        let unsettled = plan
-            .consumer
-            .take_over(&shared.api, &shared.pulls, holds)
-            .await
-            .map_err(|error| PullError::Refused(error.to_string()))?;
+        let refused = |error: ApiError| PullError::Refused(error.to_string());
+        let unsettled = plan.consumer.unsettled(&shared.api).await.map_err(refused)?;
+        // Since we were chosen, all deliveries are ours: these are on their way.
+        let begun = first.place().map_or(unsettled.deliveries, |place| place.consumer_sequence);
+        let mut ours = vec![first];
+        let coming = usize::try_from(unsettled.deliveries.saturating_sub(begun)).unwrap_or(usize::MAX);
+        let deadline = Instant::now() + OWN_DELIVERIES;
+        while ours.len() <= coming {
+            match timeout_at(deadline, puller.next()).await {
+                Ok(pulled) => ours.extend(Some(pulled?).filter(|pulled| pulled.place().is_some())),
+                Err(_) => break,
+            }
+        }
+        let sequences: HashSet<u64> =
+            ours.iter().filter_map(Pulled::place).map(|place| place.stream_sequence).collect();
+        let holds = |sequence| sequences.contains(&sequence) || self.desk.holds(sequence);
+        plan.consumer.ask_again(&shared.pulls, unsettled, holds).await;
         self.desk.take_over(unsettled);
-        self.accept(first).await;
+        self.accept_all(ours).await;
         Ok(())
     }
 
