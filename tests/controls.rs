@@ -191,6 +191,26 @@ async fn a_batch_is_one_request_and_its_answer_counts_for_all() {
 }
 
 #[tokio::test]
+async fn a_batch_has_events_of_one_specification_version() {
+    let nats = Nats::start().await;
+    let sink = Sink::start().await;
+    let spec = json!({"subscriber": {"uri": sink.url("/")}});
+    let bridge = Bridge::serve(&nats, &[channel("foo"), controlled(json!({"knats.dev/batch": "4/300ms"}), spec)]).await;
+    for (id, version) in [("1", "1.0"), ("2", "0.3"), ("3", "0.3"), ("4", "1.0")] {
+        bridge.send("foo", &event(id).without("specversion").attribute("specversion", version)).await;
+    }
+    nats.settled(STREAM).await;
+    let mut delivered = 0;
+    for request in sink.requests("/") {
+        let body = request.json();
+        let events = body.as_array().unwrap();
+        assert!(events.iter().all(|event| event["specversion"] == events[0]["specversion"]), "{body}");
+        delivered += events.len();
+    }
+    assert_eq!(delivered, 4);
+}
+
+#[tokio::test]
 async fn start_says_where_a_new_subscription_begins() {
     let nats = Nats::start().await;
     let sink = Sink::start().await;

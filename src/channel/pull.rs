@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::broker;
 use super::connect::Connection;
 use super::consumer::{Consumer, GROUP};
 use super::stream::nanos;
@@ -86,6 +87,8 @@ impl Pulled {
 pub struct Stored {
     pub event: Event,
     pub pass_through: PassThrough,
+    /// How often it may still come round, when it comes from a broker. Filters and subscribers are not shown it.
+    pub ttl: Option<String>,
     pub ticket: Ticket,
 }
 
@@ -288,7 +291,11 @@ impl Puller {
             stored_at_nanos: place.stored_at_nanos,
         };
         match event::nats::decode(pairs(message.headers.as_ref()), message.payload.clone(), origin) {
-            Ok((event, pass_through)) => Some(Pulled::Event(Box::new(Stored { event, pass_through, ticket }))),
+            Ok((mut event, pass_through)) => {
+                let ttl = event.attribute(broker::TTL).map(str::to_owned);
+                event.remove_extension(broker::TTL);
+                Some(Pulled::Event(Box::new(Stored { event, pass_through, ttl, ticket })))
+            }
             Err(error) => {
                 let raw = RawMessage {
                     stream: self.consumer.stream.clone(),

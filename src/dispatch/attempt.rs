@@ -43,18 +43,14 @@ impl Report {
 /// An event on its way through one delivery.
 pub(super) struct Work {
     pub(super) stored: Stored,
-    /// How often it may still come round, when it comes from a broker. Subscribers are not shown it.
-    ttl: Option<String>,
     lane: Option<String>,
     /// Deliveries that led to no attempt.
     unspent: u64,
 }
 
 impl Work {
-    pub(super) fn new(mut stored: Stored, lane: Option<String>, unspent: u64) -> Self {
-        let ttl = stored.event.attribute(broker::TTL).map(str::to_owned);
-        stored.event.remove_extension(broker::TTL);
-        Self { stored, ttl, lane, unspent }
+    pub(super) fn new(stored: Stored, lane: Option<String>, unspent: u64) -> Self {
+        Self { stored, lane, unspent }
     }
 
     pub(super) fn lost(&self) -> Report {
@@ -64,7 +60,7 @@ impl Work {
     /// The event with its loop guard, for a sink that is a channel: events must not go round for ever by way of another broker.
     fn guarded(&self, sink: &Sink) -> Option<Event> {
         match sink {
-            Sink::Channel(_) if self.ttl.is_some() => {
+            Sink::Channel(_) if self.stored.ttl.is_some() => {
                 let mut event = self.stored.event.clone();
                 self.guard(&mut event);
                 Some(event)
@@ -75,7 +71,7 @@ impl Work {
 
     /// Puts what is left of the loop guard on an event that this one leads to.
     fn guard(&self, event: &mut Event) {
-        if let Some(ttl) = &self.ttl
+        if let Some(ttl) = &self.stored.ttl
             && let Err(error) = event.set_extension(broker::TTL, ttl)
         {
             tracing::warn!(%error, id = event.id(), source = event.source(), "an event goes without its loop guard");
@@ -304,7 +300,7 @@ fn dead_letter(work: &Work, destination: &str, failure: &Failure) -> Event {
         ("knativeerrordest", Some(destination.to_owned())),
         ("knativeerrorcode", Some(failure.code.to_string())),
         ("knativeerrordata", Some(STANDARD.encode(&failure.body))),
-        (broker::TTL, work.ttl.clone()),
+        (broker::TTL, work.stored.ttl.clone()),
     ];
     for (name, value) in attributes {
         if let Some(value) = value

@@ -43,11 +43,14 @@ impl Gathering {
         self.due
     }
 
-    /// Takes one more; gives the batch when it is full.
+    /// Takes one more; gives the batch when it is full, or of another specification version: a batch has one.
     pub(super) fn add(&mut self, work: Work, now: Instant) -> Option<Vec<Work>> {
+        let version = work.stored.event.version();
+        let other = self.works.first().is_some_and(|first| first.stored.event.version() != version);
+        let before = other.then(|| self.take());
         self.due.get_or_insert(now + self.limits.wait);
         self.works.push(work);
-        if self.works.len() < self.size() { None } else { Some(self.take()) }
+        if self.works.len() < self.size() { before } else { Some(self.take()) }
     }
 
     pub(super) fn take(&mut self) -> Vec<Work> {
