@@ -158,6 +158,16 @@ async fn a_loop_ends_when_the_ttl_is_used_up_and_its_event_is_kept() {
 }
 
 #[tokio::test]
+async fn a_channel_that_is_no_broker_leaves_the_loop_guard_of_an_event_alone() {
+    let nats = Nats::start().await;
+    let sink = Sink::start().await;
+    let bridge = Bridge::serve(&nats, &[channel("foo"), subscribe("sub", "foo", &sink.url("/"))]).await;
+    bridge.send("foo", &event("1").attribute("knativebrokerttl", "7")).await;
+    let got = sink.wait_for_one("/").await;
+    assert_eq!((got.header("ce-knativebrokerttl"), got.header("ce-knativearrivaltime")), (Some("7"), None));
+}
+
+#[tokio::test]
 async fn a_request_whose_ttl_is_used_up_gets_400() {
     let nats = Nats::start().await;
     let bridge = Bridge::serve(&nats, &[broker("b")]).await;

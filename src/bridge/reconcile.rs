@@ -16,7 +16,7 @@ use super::{Config, Resources, readiness};
 use crate::admin::Readiness;
 use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
-use crate::resource::{Channel, ChannelKind, Delivery, Desired, Destination, Key, Ordering, Subscription};
+use crate::resource::{Channel, Delivery, Desired, Destination, Key, Ordering, Subscription};
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};
 
 /// Calls of the JetStream API that are under way at once.
@@ -286,7 +286,6 @@ impl Reconciler {
             delivery: subscription.delivery.clone(),
             filter: subscription.filter.clone(),
             controls: subscription.controls.clone(),
-            of_broker: channel.kind == ChannelKind::Broker,
             request_timeout: self.config.request_timeout,
         };
         let health = Health::new(Arc::clone(&self.nudge));

@@ -32,6 +32,8 @@ pub struct Consumer {
     pub stream: String,
     pub name: String,
     pub ack_wait: Duration,
+    /// Its stream is that of a broker.
+    pub of_broker: bool,
     /// Only one of several bridges is given messages at a time; another takes over when it is gone.
     pub pinned: bool,
     /// The last stream sequence that it had delivered, to whomever, before we began.
@@ -111,7 +113,15 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
     hold(api, &stream, &consumer, &info, subscription.controls.paused).await?;
     let ack_wait = info["config"]["ack_wait"].as_u64().map_or(DEFAULT_ACK_WAIT, Duration::from_nanos);
     let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
-    Ok(Consumer { stream, name: consumer, ack_wait, pinned, delivered, gone: Arc::default() })
+    Ok(Consumer {
+        stream,
+        name: consumer,
+        ack_wait,
+        of_broker: channel.kind == ChannelKind::Broker,
+        pinned,
+        delivered,
+        gone: Arc::default(),
+    })
 }
 
 /// Whether a pinned consumer has chosen a bridge.

@@ -292,8 +292,11 @@ impl Puller {
         };
         match event::nats::decode(pairs(message.headers.as_ref()), message.payload.clone(), origin) {
             Ok((mut event, pass_through)) => {
-                let ttl = event.attribute(broker::TTL).map(str::to_owned);
-                event.remove_extension(broker::TTL);
+                let mut ttl = None;
+                if self.consumer.of_broker {
+                    ttl = event.attribute(broker::TTL).map(str::to_owned);
+                    event.remove_extension(broker::TTL);
+                }
                 Some(Pulled::Event(Box::new(Stored { event, pass_through, ttl, ticket })))
             }
             Err(error) => {

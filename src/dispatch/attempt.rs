@@ -117,7 +117,7 @@ pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> 
             let pass_through = work.stored.pass_through.clone();
             give_up(&context, work, sink, &failure, &pass_through, &mut slot).await
         }
-        Outcome::Accepted(Answer::OtherBody) if plan.of_broker => {
+        Outcome::Accepted(Answer::OtherBody) if plan.consumer.of_broker => {
             let failure = Failure::answered(502, "the answer's body is no CloudEvent".into(), None);
             failed(&context, work, sink, failure, &mut slot).await
         }
@@ -175,10 +175,10 @@ async fn answer(context: &Context, work: Work, reply: (Event, PassThrough), slot
     let Some(sink) = &plan.reply else { return work.settle(Contact::Reached).await };
     let (mut event, pass_through) = reply;
     let pass_through = pass_through.with_trace_of(&work.stored.pass_through);
-    if plan.of_broker || matches!(sink, Sink::Channel(_)) {
+    if plan.consumer.of_broker || matches!(sink, Sink::Channel(_)) {
         work.guard(&mut event);
     }
-    if !plan.of_broker {
+    if !plan.consumer.of_broker {
         return match persist(context, &work, sink, Purpose::Reply, &event, &pass_through, slot).await {
             Ok(()) => work.settle(Contact::Reached).await,
             Err(failure) => {

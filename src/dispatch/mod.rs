@@ -53,8 +53,6 @@ pub struct Plan {
     /// Which events it wants; all when there is none.
     pub filter: Option<Filter>,
     pub controls: Controls,
-    /// A Trigger: replies re-enter, and whatever else a broker asks for.
-    pub of_broker: bool,
     /// Bounds one request where `delivery.timeout` is not set.
     pub request_timeout: Duration,
 }
