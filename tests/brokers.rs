@@ -119,6 +119,28 @@ async fn a_reply_re_enters_the_broker_and_counts_down() {
 }
 
 #[tokio::test]
+async fn a_reply_that_cannot_be_stored_fails_the_delivery_and_the_subscriber_is_asked_again() {
+    let nats = Nats::start().await;
+    let sink = Sink::answering(|request| Answer::event(&format!("{}x", request.id()))).await;
+    // It has room for the event and none for its reply.
+    let full = async_nats::jetstream::stream::Config {
+        name: STREAM.into(),
+        subjects: vec!["b.default".into(), "b.default._type.*".into()],
+        max_messages: 1,
+        discard: async_nats::jetstream::stream::DiscardPolicy::New,
+        ..Default::default()
+    };
+    nats.jetstream().await.create_stream(full).await.unwrap();
+    let spec = json!({"subscriber": to(&sink, "/"), "delivery": {"retry": 2, "backoffDelay": "PT0.02S"}});
+    let bridge = Bridge::serve(&nats, &[broker("b"), trigger("t", "b", spec)]).await;
+    bridge.send("b", &event("1")).await;
+    let kept = nats.dead_letters(1).await;
+    assert_eq!(header(&kept[0], "ce-knativeerrorcode"), Some("503"));
+    nats.settled(STREAM).await;
+    assert_eq!(sink.requests("/").len(), 3, "the whole delivery is repeated");
+}
+
+#[tokio::test]
 async fn a_reply_with_the_id_of_its_event_is_stored_all_the_same() {
     let nats = Nats::start().await;
     let sink = Sink::answering(|request| match request.target() {
