@@ -1,3 +1,5 @@
+//! Owns the checks of the accept loop: bounds, silence, and the end.
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::net::SocketAddr;

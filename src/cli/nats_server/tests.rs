@@ -1,3 +1,5 @@
+//! Owns the checks of the nats-server child: found, started, restarted, and never left behind.
+
 #![allow(clippy::unwrap_used)]
 
 use std::process::Stdio;

@@ -1,3 +1,5 @@
+//! Owns the checks of the poller against servers of its own.
+
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;

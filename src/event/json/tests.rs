@@ -1,3 +1,5 @@
+//! Owns the checks of the JSON event format, both ways.
+
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Owns the checks of every answer of the ingress, against a store that does as it is told.
+
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::Mutex;

@@ -1,3 +1,5 @@
+//! Owns the tables of the annotations: what is taken, and what is refused with which words.
+
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;

@@ -1,3 +1,5 @@
+//! Owns the tables of delivery options and where each comes from.
+
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;

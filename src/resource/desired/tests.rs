@@ -1,3 +1,5 @@
+//! Owns the checks of whole manifests: every field, every fault, every reference.
+
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use serde_json::{Value, json};

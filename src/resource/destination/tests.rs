@@ -1,3 +1,5 @@
+//! Owns the tables of destinations and what each resolves to.
+
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Owns the checks of files and directories, and of noticing their changes.
+
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
