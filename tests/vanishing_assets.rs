@@ -285,3 +285,17 @@ async fn only_jetstream_can_acknowledge_an_event() {
     answering.abort();
     sink.wait_for_id("/", "1").await;
 }
+
+#[tokio::test]
+async fn dead_letters_of_a_stream_that_was_made_anew_are_not_taken_for_those_of_the_old_one() {
+    let nats = Nats::start().await;
+    let sink = Sink::answering(|_| Answer::status(400)).await;
+    let bridge = Bridge::serve(&nats, &[channel("foo"), subscribe("sub", "foo", &sink.url("/"))]).await;
+    send_stubbornly(&bridge, "before").await;
+    nats.publish("foo.default", &[("ce-specversion", "1.0")], "poison before").await;
+    nats.dead_letters(2).await;
+    nats.jetstream().await.delete_stream(STREAM).await.unwrap();
+    send_stubbornly(&bridge, "after").await;
+    nats.publish("foo.default", &[("ce-specversion", "1.0")], "poison after").await;
+    nats.dead_letters(4).await;
+}

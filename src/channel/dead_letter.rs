@@ -102,7 +102,8 @@ impl DeadLetters {
             let mut message = Prepared::default();
             message.payload =
                 event::nats::encode(&letter, pass_through, |name, value| message.header(name, value.into_owned()));
-            message.header(MESSAGE_ID, message_id(provenance, &subscription.to_string()));
+            message
+                .header(MESSAGE_ID, message_id(provenance, &subscription.to_string(), event.message_id().as_bytes()));
             match (self.publisher.check_size(&message, None), dispensable) {
                 (Ok(()), _) => {
                     return self.publisher.store(STREAM, &name::dead_letter_subject(subscription), message).await;
@@ -167,7 +168,8 @@ fn aside(raw: &RawMessage, reason: &str, owner: &str, detail: Detail) -> Prepare
     message.header(REASON, one_line(reason));
     message.header(ORIGIN_STREAM, raw.stream.clone());
     message.header(ORIGIN_SEQUENCE, raw.sequence.to_string());
-    message.header(MESSAGE_ID, message_id(Provenance { stream: &raw.stream, sequence: raw.sequence }, owner));
+    let provenance = Provenance { stream: &raw.stream, sequence: raw.sequence };
+    message.header(MESSAGE_ID, message_id(provenance, owner, &raw.payload));
     if detail == Detail::Full {
         message.header(ORIGIN_SUBJECT, one_line(&raw.subject));
         if !raw.headers.is_empty() {
@@ -177,10 +179,13 @@ fn aside(raw: &RawMessage, reason: &str, owner: &str, detail: Detail) -> Prepare
     message
 }
 
-/// The same for the same message and subscription, so that a crash between keeping and acknowledging keeps one copy.
-fn message_id(provenance: Provenance<'_>, subscription: &str) -> String {
-    let text = format!("{}\0{}\0{subscription}", provenance.stream, provenance.sequence);
-    URL_SAFE_NO_PAD.encode(&digest::digest(&digest::SHA256, text.as_bytes()).as_ref()[..16])
+/// The same for the same message and owner, so that a crash between keeping and acknowledging keeps one copy. What it holds
+/// counts too: a stream that was deleted and made again counts its messages from 1 once more.
+fn message_id(provenance: Provenance<'_>, owner: &str, content: &[u8]) -> String {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(format!("{}\0{}\0{owner}\0", provenance.stream, provenance.sequence).as_bytes());
+    hash.update(content);
+    URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..16])
 }
 
 fn one_line(text: &str) -> String {

@@ -117,6 +117,7 @@ impl Desk {
         let waits = self.held.iter().filter(|(_, held)| !held.started).map(|(sequence, _)| *sequence);
         self.unspent = waits.map(|sequence| (sequence, self.unspent.get(&sequence).unwrap_or(&0) + 1)).collect();
         self.held.retain(|_, held| held.started);
+        self.again.retain(|sequence, _| self.held.contains_key(sequence));
         if let Some(lanes) = &mut self.lanes {
             lanes.keep(|head| self.held.contains_key(&head));
         }
