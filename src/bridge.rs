@@ -90,7 +90,7 @@ pub async fn run(
     if let Some(listener) = sockets.ingress {
         let ingress = Ingress {
             publisher: publisher.clone(),
-            routes: targets_receiver.clone(),
+            routes: targets_receiver,
             default_channel: config.default_channel.clone(),
             max_in_flight: config.max_in_flight,
         };
@@ -102,8 +102,7 @@ pub async fn run(
         control: control.clone(),
         dead_letters: DeadLetters::new(publisher.clone()),
     };
-    let reconciler =
-        Reconciler::new(config.clone(), shared, publisher, Client::new()?, targets, targets_receiver, readiness);
+    let reconciler = Reconciler::new(config.clone(), shared, publisher, Client::new()?, targets, readiness);
     tasks.spawn(reconciler.run(resources, shutdown.clone()));
     tasks.close();
 

@@ -37,7 +37,6 @@ pub(super) struct Reconciler {
     publisher: Publisher,
     client: Client,
     targets: watch::Sender<Arc<Targets>>,
-    targets_receiver: watch::Receiver<Arc<Targets>>,
     readiness: watch::Sender<Readiness>,
     channels: BTreeMap<Key, Placed>,
     subscriptions: BTreeMap<Key, Placement>,
@@ -87,7 +86,6 @@ impl Reconciler {
         publisher: Publisher,
         client: Client,
         targets: watch::Sender<Arc<Targets>>,
-        targets_receiver: watch::Receiver<Arc<Targets>>,
         readiness: watch::Sender<Readiness>,
     ) -> Self {
         Self {
@@ -96,7 +94,6 @@ impl Reconciler {
             publisher,
             client,
             targets,
-            targets_receiver,
             readiness,
             channels: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
@@ -325,7 +322,7 @@ impl Reconciler {
             Destination::Channel(key) => Sink::Channel(ChannelSink {
                 publisher: self.publisher.clone(),
                 channel: key.clone(),
-                targets: self.targets_receiver.clone(),
+                targets: self.targets.subscribe(),
             }),
             Destination::Url(url) => Sink::Http(HttpSink::new(self.client.clone(), url)),
         }
