@@ -14,7 +14,8 @@
 //! - [`server`]: the accept loop that HTTP servers share
 //! - [`ingress`]: events in, over HTTP
 //! - [`dispatch`]: a subscription at work: pull, attempt, decide, settle last
-//! - [`admin`]: health and readiness
+//! - [`manage`]: what operators ask and do, for the commands and the management API alike
+//! - [`admin`]: health, readiness
 //! - [`bridge`]: turns desired resources into running parts; the only room that knows everybody
 //! - [`cli`]: one file a command
 //!
@@ -28,6 +29,7 @@ pub mod dispatch;
 pub mod event;
 pub mod filter;
 pub mod ingress;
+pub mod manage;
 pub mod resource;
 pub mod server;
 pub mod sink;

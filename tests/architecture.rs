@@ -4,8 +4,21 @@
 use std::path::{Path, PathBuf};
 
 /// From left to right: a room may know those before it.
-const ROOMS: [&str; 11] =
-    ["event", "filter", "resource", "channel", "sink", "server", "ingress", "dispatch", "admin", "bridge", "cli"];
+const ROOMS: [&str; 13] = [
+    "event",
+    "filter",
+    "resource",
+    "telemetry",
+    "channel",
+    "sink",
+    "server",
+    "ingress",
+    "dispatch",
+    "manage",
+    "admin",
+    "bridge",
+    "cli",
+];
 
 /// Pairs that are in order but shall not know each other all the same.
 const STRANGERS: [(&str, &str); 1] = [("dispatch", "ingress")];

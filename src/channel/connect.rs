@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -40,6 +40,13 @@ pub struct Settings {
     pub client_key: Option<PathBuf>,
 }
 
+impl Settings {
+    /// Where NATS is, as it may be shown to anybody.
+    pub fn shown_urls(&self) -> String {
+        self.urls.iter().map(|url| without_secrets(url)).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// A setting that cannot work, whatever the server does.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -57,6 +64,7 @@ pub struct Connection {
     pub(super) client: Client,
     link: watch::Receiver<Link>,
     denied: watch::Receiver<Denied>,
+    refusal: watch::Receiver<String>,
 }
 
 /// How often the server has denied us to publish, by subject. It answers such a message with nothing else.
@@ -78,7 +86,8 @@ impl Connection {
     pub async fn open(settings: &Settings, name: &str) -> Result<Self, SettingsError> {
         let (sender, link) = watch::channel(Link::default());
         let (denier, denied) = watch::channel(Denied::default());
-        let follower = Arc::new(Follower { link: sender, denied: denier, refusal: Mutex::default() });
+        let (refuser, refusal) = watch::channel(String::new());
+        let follower = Arc::new(Follower { link: sender, denied: denier, refusal: refuser });
         let options = authenticate(settings)
             .await?
             .name(name)
@@ -106,7 +115,22 @@ impl Connection {
         let client = async_nats::connect_with_options(servers, options)
             .await
             .map_err(|error| SettingsError::Contradiction(format!("cannot set up the NATS client: {error}")))?;
-        Ok(Self { client, link, denied })
+        Ok(Self { client, link, denied, refusal })
+    }
+
+    /// Waits for the connection; the error says why there is none, as far as that is known.
+    ///
+    /// # Errors
+    /// When it does not stand within `limit`.
+    pub async fn established(&self, limit: Duration) -> Result<(), String> {
+        let mut link = self.link();
+        match tokio::time::timeout(limit, link.wait_for(|link| link.connected)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                let refusal = self.refusal.borrow();
+                Err(if refusal.is_empty() { format!("no answer within {limit:?}") } else { refusal.clone() })
+            }
+        }
     }
 
     pub fn is_connected(&self) -> bool {
@@ -146,14 +170,14 @@ struct Follower {
     link: watch::Sender<Link>,
     denied: watch::Sender<Denied>,
     /// Why there is no connection, as far as it was told; each reason is told once.
-    refusal: Mutex<String>,
+    refusal: watch::Sender<String>,
 }
 
 impl Follower {
     fn follow(&self, event: &Event) {
         match event {
             Event::Connected => {
-                self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                self.refusal.send_modify(String::clear);
                 self.link.send_modify(|link| link.connected = true);
             }
             Event::Disconnected => self.link.send_modify(|link| {
@@ -189,11 +213,14 @@ impl Follower {
     }
 
     fn refused(&self, reason: String) {
-        let mut known = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known != reason {
-            tracing::warn!(error = reason, "cannot connect to NATS, still trying");
-            *known = reason;
-        }
+        self.refusal.send_if_modified(|known| {
+            let is_new = *known != reason;
+            if is_new {
+                tracing::warn!(error = reason, "cannot connect to NATS, still trying");
+                *known = reason;
+            }
+            is_new
+        });
     }
 }
 

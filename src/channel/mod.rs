@@ -3,6 +3,7 @@
 
 mod api;
 pub mod broker;
+mod calls;
 pub mod connect;
 pub mod consumer;
 pub mod dead_letter;
@@ -15,6 +16,7 @@ mod ticket;
 mod unreadable;
 
 pub use api::{Api, ApiError};
+pub use calls::{Call, CallError, Calls};
 pub use connect::Connection;
 pub use consumer::Consumer;
 pub use dead_letter::DeadLetters;

@@ -9,7 +9,9 @@ mod duration;
 mod environment;
 mod http;
 mod logging;
+mod nats;
 mod nats_server;
+mod output;
 mod overrides;
 mod poll;
 mod send;
@@ -176,11 +178,11 @@ mod tests {
         let matches = command().try_get_matches_from(["knats", "dev"]).unwrap();
         let Command::Dev(args) = Cli::from_arg_matches(&matches).unwrap().command else { panic!("not dev") };
         assert_eq!(args.serve.listen.to_string(), "127.0.0.1:8080");
-        assert!(args.serve.nats_url.is_empty());
+        assert!(args.serve.nats.nats_url.is_empty());
         let matches = command().try_get_matches_from(["knats", "serve"]).unwrap();
         let Command::Serve(args) = Cli::from_arg_matches(&matches).unwrap().command else { panic!("not serve") };
         assert_eq!(args.listen.to_string(), "0.0.0.0:8080");
-        assert_eq!(args.nats_url, ["nats://127.0.0.1:4222"]);
+        assert_eq!(args.nats.nats_url, ["nats://127.0.0.1:4222"]);
     }
 
     #[test]

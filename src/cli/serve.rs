@@ -7,14 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use clap::builder::NonEmptyStringValueParser;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Usage, duration, socket_address};
+use super::{Usage, duration, nats, socket_address};
 use crate::bridge::{self, Config, Resources, Sockets};
-use crate::channel::connect::Settings;
 use crate::resource::manifest::Watcher;
 use crate::resource::{Desired, Fault, Key, Resolver, resolve_entry};
 
@@ -22,34 +20,8 @@ use crate::resource::{Desired, Fault, Key, Resolver, resolve_entry};
 #[command(after_help = "Example:\n  knats serve --nats-url nats://127.0.0.1:4222 -f manifests/ \
     --resolve default/viewer=http://127.0.0.1:8090")]
 pub struct Args {
-    /// NATS servers, comma separated
-    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
-    #[arg(default_value = "nats://127.0.0.1:4222")]
-    pub nats_url: Vec<String>,
-    /// NATS credentials file (.creds)
-    #[arg(long, value_name = "FILE")]
-    pub nats_creds: Option<PathBuf>,
-    /// NATS user, with --nats-password-file
-    #[arg(long, value_name = "NAME", requires = "nats_password_file")]
-    pub nats_user: Option<String>,
-    /// File that holds the NATS user's password
-    #[arg(long, value_name = "FILE", requires = "nats_user")]
-    pub nats_password_file: Option<PathBuf>,
-    /// File that holds a NATS token
-    #[arg(long, value_name = "FILE")]
-    pub nats_token_file: Option<PathBuf>,
-    /// File that holds an NKey seed
-    #[arg(long, value_name = "FILE")]
-    pub nats_nkey_file: Option<PathBuf>,
-    /// Certificate authorities that NATS servers may be signed by (PEM)
-    #[arg(long, value_name = "FILE")]
-    pub nats_ca: Option<PathBuf>,
-    /// Client certificate for NATS (PEM), with --nats-key
-    #[arg(long, value_name = "FILE", requires = "nats_key")]
-    pub nats_cert: Option<PathBuf>,
-    /// Key of the client certificate (PEM)
-    #[arg(long, value_name = "FILE", requires = "nats_cert")]
-    pub nats_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub nats: nats::Args,
     /// Manifest files or directories; watched, changes apply without a restart
     #[arg(short = 'f', long, value_name = "PATH", num_args = 1.., value_delimiter = ',')]
     pub resources: Vec<PathBuf>,
@@ -146,17 +118,7 @@ fn list(faults: &[Fault]) -> Vec<String> {
 
 fn config(args: &Args) -> Config {
     Config {
-        nats: Settings {
-            urls: args.nats_url.clone(),
-            credentials_file: args.nats_creds.clone(),
-            user: args.nats_user.clone(),
-            password_file: args.nats_password_file.clone(),
-            token_file: args.nats_token_file.clone(),
-            nkey_file: args.nats_nkey_file.clone(),
-            ca_file: args.nats_ca.clone(),
-            client_certificate: args.nats_cert.clone(),
-            client_key: args.nats_key.clone(),
-        },
+        nats: args.nats.settings(),
         dispatcher: args.has(Role::Dispatcher),
         default_channel: args.default_channel.clone(),
         max_in_flight: args.max_in_flight.get(),

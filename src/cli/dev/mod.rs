@@ -58,13 +58,13 @@ pub(super) fn defaults(command: clap::Command) -> clap::Command {
 
 pub(super) async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     let Args { mut serve, nats_server, data } = args;
-    if !serve.nats_url.is_empty() {
+    if !serve.nats.nats_url.is_empty() {
         return Err(Usage("dev starts a NATS server of its own; for another one there is `knats serve`".into()).into());
     }
     let binary = nats_server::find(nats_server.as_deref()).await?;
     let sockets = serve::bind(&serve).await?;
     let nats = NatsServer::start(binary, data.as_deref()).await?;
-    serve.nats_url = vec![nats.url()];
+    serve.nats.nats_url = vec![nats.url()];
 
     let viewer = if serve.resources.is_empty() { Some(add_viewer(&mut serve, &nats).await?) } else { None };
     if serve.default_channel.is_none() {
