@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
+use crate::channel::attempts::{self, AttemptLog};
 use crate::channel::connect::{Settings, SettingsError};
 use crate::channel::{Api, Connection, DeadLetters, PublishError, Publisher, Targets};
 use crate::dispatch::Shared;
@@ -37,6 +38,7 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Delete the consumers of subscriptions that are no longer declared.
     pub prune: bool,
+    pub attempts: attempts::Settings,
 }
 
 /// Sockets come bound, so that a port clash is known before anything is built.
@@ -96,11 +98,14 @@ pub async fn run(
         };
         tasks.spawn(ingress::serve(listener, ingress, shutdown.clone(), config.drain_timeout));
     }
+    let (attempts, writing) = AttemptLog::new(control.clone(), config.attempts.level);
+    tasks.spawn(writing);
     let shared = Shared {
         api: Api::new(control.clone()),
         pulls,
         control: control.clone(),
         dead_letters: DeadLetters::new(publisher.clone()),
+        attempts,
     };
     let reconciler = Reconciler::new(config.clone(), shared, publisher, Client::new()?, targets, readiness);
     tasks.spawn(reconciler.run(resources, shutdown.clone()));

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Config, Resources, readiness};
 use crate::admin::Readiness;
+use crate::channel::attempts::{self, Level};
 use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
 use crate::resource::{Channel, Delivery, Desired, Destination, Key, Ordering, Subscription};
@@ -43,6 +44,8 @@ pub(super) struct Reconciler {
     /// Workers of subscriptions that have changed, until they have ended; by subscription.
     ending: BTreeMap<Key, Vec<Ending>>,
     dead_letters: Result<(), String>,
+    /// Whether the log of attempts is in place. Deliveries do without it where it cannot be.
+    attempts: Result<(), String>,
     workers: TaskTracker,
     nudge: Arc<Notify>,
     /// Cancelled when workers may no longer finish what they are at.
@@ -99,6 +102,7 @@ impl Reconciler {
             subscriptions: BTreeMap::new(),
             ending: BTreeMap::new(),
             dead_letters: Err("not looked for yet".to_owned()),
+            attempts: Ok(()),
             workers: TaskTracker::new(),
             nudge: Arc::new(Notify::new()),
             deadline: CancellationToken::new(),
@@ -155,6 +159,7 @@ impl Reconciler {
             true => dead_letter::ensure(&self.shared.api).await.map_err(|error| error.to_string()),
             false => Ok(()),
         };
+        self.place_attempt_log().await;
         self.place_channels(desired).await;
         self.publish_targets(desired);
         if self.config.dispatcher {
@@ -166,6 +171,21 @@ impl Reconciler {
         self.dead_letters.is_ok()
             && self.channels.values().all(|placed| placed.target.is_ok())
             && self.subscriptions.values().all(|placement| !matches!(placement, Placement::Waiting(_)))
+    }
+
+    async fn place_attempt_log(&mut self) {
+        let attempts::Settings { level, max_age } = self.config.attempts;
+        if !self.config.dispatcher || level == Level::Off {
+            return;
+        }
+        let before = std::mem::replace(&mut self.attempts, Ok(()));
+        if let Err(error) = attempts::ensure(&self.shared.api, max_age).await {
+            let reason = error.to_string();
+            if before.as_ref() != Err(&reason) {
+                tracing::warn!(stream = attempts::STREAM, reason, "there is no log of attempts");
+            }
+            self.attempts = Err(reason);
+        }
     }
 
     async fn place_channels(&mut self, desired: &Desired) {

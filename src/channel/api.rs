@@ -4,6 +4,10 @@
 //! not know, and a stream that we adopt must keep what others have set.
 
 use async_nats::jetstream::{self, Context, response::Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::connect::Connection;
@@ -107,6 +111,19 @@ impl Api {
         Ok(answer.map(|answer| answer["message"].clone()))
     }
 
+    /// The first message from sequence `from` on whose subject matches; `None` when there is none. Its headers come as they
+    /// are, readable or not.
+    pub(super) async fn next_message(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        let request = json!({ "seq": from, "next_by_subj": subject });
+        let answer = found(self.call(&format!("STREAM.MSG.GET.{stream}"), &request).await)?;
+        answer.map(|answer| StoredMessage::read(&answer["message"])).transpose()
+    }
+
     pub(super) async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), ApiError> {
         let request = json!({ "seq": sequence, "no_erase": true });
         found(self.call(&format!("STREAM.MSG.DELETE.{stream}"), &request).await)?;
@@ -137,6 +154,42 @@ impl Api {
                 })
             }
         }
+    }
+}
+
+/// A message as a stream holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMessage {
+    pub sequence: u64,
+    pub subject: String,
+    pub stored_at: Timestamp,
+    /// The header block as NATS sends it, empty when there is none.
+    pub headers: Vec<u8>,
+    pub payload: Bytes,
+}
+
+impl StoredMessage {
+    fn read(message: &Value) -> Result<Self, ApiError> {
+        let unreadable = |what: &str| ApiError::NoAnswer(format!("a stored message came without a readable {what}"));
+        let bytes = |field: &str| match message[field].as_str() {
+            None => Ok(Vec::new()),
+            Some(text) => STANDARD.decode(text).map_err(|_| unreadable(field)),
+        };
+        let time = message["time"].as_str().and_then(|time| time.parse().ok());
+        Ok(Self {
+            sequence: message["seq"].as_u64().ok_or_else(|| unreadable("seq"))?,
+            subject: message["subject"].as_str().unwrap_or_default().to_owned(),
+            stored_at: time.ok_or_else(|| unreadable("time"))?,
+            headers: bytes("hdrs")?,
+            payload: bytes("data")?.into(),
+        })
+    }
+
+    /// Names and values of the headers that can be read.
+    pub fn header_pairs(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        let text = std::str::from_utf8(&self.headers).unwrap_or_default();
+        let lines = text.split("\r\n").skip(1).take_while(|line| !line.is_empty());
+        lines.filter_map(|line| line.split_once(':').map(|(name, value)| (name, value.trim_matches(' '))))
     }
 }
 

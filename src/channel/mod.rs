@@ -2,6 +2,7 @@
 //! that speaks to NATS; it knows no HTTP.
 
 mod api;
+pub mod attempts;
 pub mod broker;
 mod calls;
 pub mod connect;
@@ -15,7 +16,7 @@ mod take_over;
 mod ticket;
 mod unreadable;
 
-pub use api::{Api, ApiError};
+pub use api::{Api, ApiError, StoredMessage};
 pub use calls::{Call, CallError, Calls};
 pub use connect::Connection;
 pub use consumer::Consumer;

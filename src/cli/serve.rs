@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Usage, duration, nats, socket_address};
 use crate::bridge::{self, Config, Resources, Sockets};
+use crate::channel::attempts::{self, Level};
 use crate::resource::manifest::Watcher;
 use crate::resource::{Desired, Fault, Key, Resolver, resolve_entry};
 
@@ -52,6 +53,12 @@ pub struct Args {
     /// How long requests and deliveries at work may take to finish after SIGTERM
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     pub drain_timeout: Duration,
+    /// Which attempts are kept for `knats why`, in the stream KN_ATTEMPTS
+    #[arg(long, value_enum, default_value_t = AttemptLevel::Failures)]
+    pub attempt_log: AttemptLevel,
+    /// How long they are kept
+    #[arg(long, value_name = "DURATION", default_value = "72h", value_parser = duration::parse_positive)]
+    pub attempt_log_max_age: Duration,
     /// Delete the JetStream consumer of a subscription that leaves the files
     #[arg(long)]
     pub prune: bool,
@@ -61,6 +68,17 @@ pub struct Args {
 pub enum Role {
     Ingress,
     Dispatcher,
+}
+
+/// Which attempts are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AttemptLevel {
+    /// None
+    Off,
+    /// Those of events that failed at least once, and of replies, dead letters and redrives
+    Failures,
+    /// All, at the cost of one more message in JetStream for each
+    All,
 }
 
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
@@ -126,6 +144,14 @@ fn config(args: &Args) -> Config {
         request_timeout: args.request_timeout,
         drain_timeout: args.drain_timeout,
         prune: args.prune,
+        attempts: attempts::Settings {
+            level: match args.attempt_log {
+                AttemptLevel::Off => Level::Off,
+                AttemptLevel::Failures => Level::Failures,
+                AttemptLevel::All => Level::All,
+            },
+            max_age: args.attempt_log_max_age,
+        },
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use super::breaker::Contact;
 use super::policy::{self, Next};
 use super::slots::Slot;
+use super::trail::{self, Exchange};
 use super::{Context, Surroundings};
 use crate::channel::broker;
 use crate::channel::dead_letter::{self, Provenance};
@@ -111,18 +112,26 @@ pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> 
     let guarded = work.guarded(sink);
     let event = guarded.as_ref().unwrap_or(&work.stored.event);
     let request = request(&context, &work, purpose, event, &work.stored.pass_through);
-    match sink.deliver(request).await {
-        Outcome::Accepted(Answer::Reply(reply)) => answer(&context, work, *reply, &mut slot).await,
-        Outcome::Accepted(Answer::InvalidReply(failure)) => {
+    let (exchange, outcome) = Exchange::of(sink, purpose, work.attempt(), sink.deliver(request)).await;
+    match outcome {
+        Outcome::Accepted(code, Answer::Reply(reply)) if plan.reply.is_some() => {
+            context.trail.tell(&work, &exchange, Ok(code), trail::Next::Reply);
+            answer(&context, work, *reply, &mut slot).await
+        }
+        Outcome::Accepted(_, Answer::InvalidReply(failure)) => {
             let pass_through = work.stored.pass_through.clone();
+            context.trail.tell(&work, &exchange, Err(&failure), after_all(&context));
             give_up(&context, work, sink, &failure, &pass_through, &mut slot).await
         }
-        Outcome::Accepted(Answer::OtherBody) if plan.consumer.of_broker => {
+        Outcome::Accepted(_, Answer::OtherBody) if plan.consumer.of_broker => {
             let failure = Failure::answered(502, "the answer's body is no CloudEvent".into(), None);
-            failed(&context, work, sink, failure, &mut slot).await
+            failed(&context, work, exchange, failure, &mut slot).await
         }
-        Outcome::Accepted(Answer::Nothing | Answer::OtherBody) => work.settle(Contact::Reached).await,
-        Outcome::Failed(failure) => failed(&context, work, sink, failure, &mut slot).await,
+        Outcome::Accepted(code, Answer::Nothing | Answer::OtherBody | Answer::Reply(_)) => {
+            context.trail.tell(&work, &exchange, Ok(code), trail::Next::Settled);
+            work.settle(Contact::Reached).await
+        }
+        Outcome::Failed(failure) => failed(&context, work, exchange, failure, &mut slot).await,
     }
 }
 
@@ -150,10 +159,17 @@ pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
 }
 
 /// What follows an attempt that failed: another one, or the end.
-pub(super) async fn failed(context: &Context, work: Work, sink: &Sink, failure: Failure, slot: &mut Slot) -> Report {
+pub(super) async fn failed(
+    context: &Context,
+    work: Work,
+    exchange: Exchange<'_>,
+    failure: Failure,
+    slot: &mut Slot,
+) -> Report {
     let plan = &context.plan;
     match policy::after_failure(&failure, work.attempt(), &plan.delivery, fastrand::f64()) {
         Next::RetryAfter(wait) => {
+            context.trail.tell(&work, &exchange, Err(&failure), trail::Next::RetryAfter(wait));
             let event = &work.stored.event;
             tracing::debug!(
                 subscription = %plan.subscription, id = event.id(), source = event.source(), code = failure.code,
@@ -164,7 +180,8 @@ pub(super) async fn failed(context: &Context, work: Work, sink: &Sink, failure: 
         }
         Next::GiveUp => {
             let pass_through = work.stored.pass_through.clone();
-            give_up(context, work, sink, &failure, &pass_through, slot).await
+            context.trail.tell(&work, &exchange, Err(&failure), after_all(context));
+            give_up(context, work, exchange.sink, &failure, &pass_through, slot).await
         }
     }
 }
@@ -190,9 +207,16 @@ async fn answer(context: &Context, work: Work, reply: (Event, PassThrough), slot
     }
     // In a broker, a reply that cannot be stored is a failed delivery: the subscriber is asked again (Knative's broker
     // specification), and the reply counts down what its event had left.
-    match sink.deliver(request(context, &work, Purpose::Reply, &event, &pass_through)).await {
-        Outcome::Accepted(_) => work.settle(Contact::Reached).await,
-        Outcome::Failed(failure) => failed(context, work, sink, Failure { unreachable: false, ..failure }, slot).await,
+    let request = request(context, &work, Purpose::Reply, &event, &pass_through);
+    let (exchange, outcome) = Exchange::of(sink, Purpose::Reply, work.attempt(), sink.deliver(request)).await;
+    match outcome {
+        Outcome::Accepted(code, _) => {
+            context.trail.tell(&work, &exchange, Ok(code), trail::Next::Settled);
+            work.settle(Contact::Reached).await
+        }
+        Outcome::Failed(failure) => {
+            failed(context, work, exchange, Failure { unreachable: false, ..failure }, slot).await
+        }
     }
 }
 
@@ -258,16 +282,33 @@ async fn persist(
     let plan = &context.plan;
     let mut attempt = 1;
     loop {
-        let failure = match sink.deliver(request(context, work, purpose, event, pass_through)).await {
-            Outcome::Accepted(_) => return Ok(()),
+        let request = request(context, work, purpose, event, pass_through);
+        let (exchange, outcome) = Exchange::of(sink, purpose, attempt, sink.deliver(request)).await;
+        let failure = match outcome {
+            Outcome::Accepted(code, _) => {
+                context.trail.tell(work, &exchange, Ok(code), trail::Next::Settled);
+                return Ok(());
+            }
             Outcome::Failed(failure) => failure,
         };
         match policy::after_failure(&failure, attempt, &plan.delivery, fastrand::f64()) {
-            Next::RetryAfter(wait) => slot.sleep(wait).await,
-            Next::GiveUp => return Err(failure),
+            Next::RetryAfter(wait) => {
+                context.trail.tell(work, &exchange, Err(&failure), trail::Next::RetryAfter(wait));
+                slot.sleep(wait).await;
+            }
+            Next::GiveUp => {
+                let next = if purpose == Purpose::DeadLetter { trail::Next::Keep } else { after_all(context) };
+                context.trail.tell(work, &exchange, Err(&failure), next);
+                return Err(failure);
+            }
         }
         attempt += 1;
     }
+}
+
+/// Where an event goes that is given up.
+fn after_all(context: &Context) -> trail::Next {
+    if context.plan.dead_letter_sink.is_some() { trail::Next::DeadLetterSink } else { trail::Next::Keep }
 }
 
 /// Keeps a dead letter in JetStream. While that fails, the subscriber is not asked again for an event that it has refused;

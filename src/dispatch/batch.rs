@@ -11,9 +11,10 @@ use super::Context;
 use super::attempt::{self, Report, Work};
 use super::breaker::Contact;
 use super::slots::Slot;
+use super::trail::{self, Exchange};
 use crate::event::Event;
 use crate::resource::Batch;
-use crate::sink::{BatchRequest, Failure, Outcome, Sink};
+use crate::sink::{BatchRequest, Failure, Outcome, Purpose};
 
 /// Events of a failed batch that are dealt with at once.
 const PARALLEL: usize = 64;
@@ -68,18 +69,35 @@ pub(super) async fn run(context: Context, works: Vec<Work>, slots: Arc<Semaphore
     };
     let events: Vec<&Event> = works.iter().map(|work| &work.stored.event).collect();
     let request = BatchRequest { events: &events, namespace: plan.subscription.namespace(), timeout: plan.timeout() };
-    match sink.deliver_batch(request).await {
-        Outcome::Accepted(_) => join_all(works.into_iter().map(|work| work.settle(Contact::Reached))).await,
+    // One request, one answer, and an attempt for each of its events.
+    let (exchange, outcome) = Exchange::of(sink, Purpose::Subscriber, 1, sink.deliver_batch(request)).await;
+    let of = |work: &Work| exchange.as_attempt(work.attempt());
+    match outcome {
+        Outcome::Accepted(code, _) => {
+            for work in &works {
+                context.trail.tell(work, &of(work), Ok(code), trail::Next::Settled);
+            }
+            join_all(works.into_iter().map(|work| work.settle(Contact::Reached))).await
+        }
         Outcome::Failed(failure) => {
             drop(slot);
             // Beside each other: the dead letter of one must not keep the retry of another waiting.
-            let each = works.into_iter().map(|work| one_failed(&context, work, sink, &failure, &slots));
+            let each = works.into_iter().map(|work| {
+                let exchange = of(&work);
+                one_failed(&context, work, exchange, &failure, &slots)
+            });
             stream::iter(each).buffer_unordered(PARALLEL).collect().await
         }
     }
 }
 
-async fn one_failed(context: &Context, work: Work, sink: &Sink, failure: &Failure, slots: &Arc<Semaphore>) -> Report {
+async fn one_failed(
+    context: &Context,
+    work: Work,
+    exchange: Exchange<'_>,
+    failure: &Failure,
+    slots: &Arc<Semaphore>,
+) -> Report {
     let mut slot = Slot::take(Arc::clone(slots)).await;
-    attempt::failed(context, work, sink, failure.clone(), &mut slot).await
+    attempt::failed(context, work, exchange, failure.clone(), &mut slot).await
 }

@@ -28,11 +28,13 @@ pub mod policy;
 mod returning;
 mod slots;
 mod tally;
+mod trail;
 mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::channel::attempts::AttemptLog;
 use crate::channel::{Api, Connection, Consumer, DeadLetters};
 use crate::filter::Filter;
 use crate::resource::{Breaker, Controls, Delivery, Key};
@@ -82,6 +84,7 @@ pub struct Shared {
     /// Dead letters and the JetStream API use this one.
     pub control: Connection,
     pub dead_letters: DeadLetters,
+    pub attempts: AttemptLog,
 }
 
 /// A plan and its surroundings, as the events at work see them.
@@ -92,4 +95,5 @@ struct Surroundings {
     plan: Plan,
     shared: Shared,
     tallies: tally::Tallies,
+    trail: trail::Trail,
 }

@@ -13,6 +13,7 @@ use super::desk::Desk;
 use super::health::{Health, State};
 use super::pace::Pace;
 use super::tally::Tallies;
+use super::trail::Trail;
 use super::{Context, Plan, Shared, Surroundings};
 use crate::channel::connect::Link;
 use crate::channel::{ApiError, PullError, Pulled, Puller, Search};
@@ -50,7 +51,8 @@ impl Worker {
     pub fn new(plan: Plan, shared: Shared, health: Health) -> Self {
         let losses = (shared.pulls.link().borrow().losses, shared.control.link().borrow().losses);
         let pace = Pace::new(plan.controls.rate);
-        let context = Arc::new(Surroundings { plan, shared, tallies: Tallies::default() });
+        let trail = Trail::new(plan.subscription.clone(), plan.consumer.stream.clone(), shared.attempts.clone());
+        let context = Arc::new(Surroundings { plan, shared, tallies: Tallies::default(), trail });
         Self {
             health,
             desk: Desk::new(Arc::clone(&context)),

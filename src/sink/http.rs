@@ -113,15 +113,18 @@ async fn read(mut response: Response, purpose: Purpose) -> Outcome {
     let may_reply = purpose == Purpose::Subscriber && matches!(code, 200 | 201 | 203..=206);
     if !may_reply || !claims_event(response.headers()) {
         let body = beginning(&mut response, 1).await;
-        return Outcome::Accepted(if may_reply && !body.is_empty() { Answer::OtherBody } else { Answer::Nothing });
+        return Outcome::Accepted(
+            code,
+            if may_reply && !body.is_empty() { Answer::OtherBody } else { Answer::Nothing },
+        );
     }
     match whole(&mut response).await {
-        Ok(body) => Outcome::Accepted(reply(response.headers(), body)),
+        Ok(body) => Outcome::Accepted(code, reply(response.headers(), body)),
         // The subscriber has spoken, and what it said is lost: asking again is the only way to hear it.
         Err(Broken::Cut(reason)) => Outcome::Failed(Failure::no_answer(&reason)),
         Err(Broken::TooLong) => {
             let reason = format!("the reply is longer than {REPLY_LIMIT} bytes");
-            Outcome::Accepted(Answer::InvalidReply(Failure::invalid_reply(&reason)))
+            Outcome::Accepted(code, Answer::InvalidReply(Failure::invalid_reply(&reason)))
         }
     }
 }

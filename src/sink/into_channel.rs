@@ -49,7 +49,7 @@ impl ChannelSink {
 
 fn outcome(stored: Result<(), PublishError>) -> Outcome {
     match stored {
-        Ok(()) => Outcome::Accepted(Answer::Nothing),
+        Ok(()) => Outcome::Accepted(202, Answer::Nothing),
         Err(error) => Outcome::Failed(failure(&error)),
     }
 }

@@ -79,6 +79,19 @@ impl Sink {
         }
     }
 
+    /// The URL as anybody may see it: without user and password.
+    pub fn shown_address(&self) -> String {
+        let address = self.address();
+        match url::Url::parse(&address) {
+            Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
+                // Fails only for URLs that can have neither.
+                let _ = url.set_username("").and(url.set_password(None));
+                url.to_string()
+            }
+            Ok(_) | Err(_) => address,
+        }
+    }
+
     /// The URL as `knativeerrordest` shows it.
     pub fn address(&self) -> String {
         match self {

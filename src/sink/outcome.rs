@@ -11,8 +11,8 @@ use crate::event::{Event, PassThrough};
 /// The result of one attempt.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The destination has the event.
-    Accepted(Answer),
+    /// The destination has the event; its answer's status, 202 when it is a channel.
+    Accepted(u16, Answer),
     Failed(Failure),
 }
 
@@ -33,6 +33,8 @@ pub enum Answer {
 pub struct Failure {
     /// The status of the answer; 500 when there was none.
     pub code: u16,
+    /// Whether that is the status of an answer.
+    pub answered: bool,
     /// The beginning of the answer's body, at most [`Failure::BODY_LIMIT`] bytes; of our own words when there was no answer.
     pub body: Bytes,
     pub retryable: bool,
@@ -50,7 +52,7 @@ impl Failure {
     pub fn no_answer(reason: &str) -> Self {
         let mut body = Bytes::from(format!("dispatch error: {reason}"));
         body.truncate(Self::BODY_LIMIT);
-        Self { code: 500, body, retryable: true, unreachable: false, retry_after: None }
+        Self { code: 500, answered: false, body, retryable: true, unreachable: false, retry_after: None }
     }
 
     /// No connection: nobody there, no such name.
@@ -62,14 +64,14 @@ impl Failure {
     pub fn answered(code: u16, body: Bytes, retry_after: Option<Duration>) -> Self {
         let counts = matches!(code, 429 | 503);
         let retry_after = retry_after.filter(|_| counts);
-        Self { code, body, retryable: is_retryable(code), unreachable: code == 503, retry_after }
+        Self { code, answered: true, body, retryable: is_retryable(code), unreachable: code == 503, retry_after }
     }
 
     /// An answer that says yes and holds an event that is none.
     pub fn invalid_reply(reason: &str) -> Self {
         let mut body = Bytes::from(reason.to_owned());
         body.truncate(Self::BODY_LIMIT);
-        Self { code: 502, body, retryable: false, unreachable: false, retry_after: None }
+        Self { code: 502, answered: true, body, retryable: false, unreachable: false, retry_after: None }
     }
 }
 

@@ -1,0 +1,118 @@
+//! What is told of each attempt, to those who want to know. It only looks on: nothing that a delivery does depends on it.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::attempt::Work;
+use crate::channel::attempts::{self, Attempt, AttemptLog, Level};
+use crate::resource::Key;
+use crate::sink::{Failure, Outcome, Purpose, Sink};
+
+/// One request to a sink: while it is under way, and after.
+#[derive(Clone, Copy)]
+pub(super) struct Exchange<'a> {
+    pub(super) sink: &'a Sink,
+    pub(super) purpose: Purpose,
+    /// From 1: the number of the delivery, or of the try of a reply or a dead letter.
+    pub(super) attempt: u64,
+    began: Instant,
+    took: Duration,
+}
+
+/// What follows an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The event is acknowledged.
+    Settled,
+    /// The answer is sent on.
+    Reply,
+    RetryAfter(Duration),
+    DeadLetterSink,
+    /// The event is kept in the stream of dead letters.
+    Keep,
+}
+
+/// Tells of the attempts of one subscription.
+pub(super) struct Trail {
+    subscription: Key,
+    stream: String,
+    log: AttemptLog,
+}
+
+impl<'a> Exchange<'a> {
+    /// Makes a request, and notes when it began and how long it took.
+    pub(super) async fn of(
+        sink: &'a Sink,
+        purpose: Purpose,
+        attempt: u64,
+        request: impl Future<Output = Outcome>,
+    ) -> (Self, Outcome) {
+        let began = Instant::now();
+        let outcome = request.await;
+        (Self { sink, purpose, attempt, began, took: began.elapsed() }, outcome)
+    }
+}
+
+impl Exchange<'_> {
+    /// The same exchange, as the attempt of one of several events.
+    pub(super) fn as_attempt(self, attempt: u64) -> Self {
+        Self { attempt, ..self }
+    }
+}
+
+impl Trail {
+    pub(super) fn new(subscription: Key, stream: String, log: AttemptLog) -> Self {
+        Self { subscription, stream, log }
+    }
+
+    /// Tells of an exchange: the status with which it went well, or its failure, and what follows.
+    pub(super) fn tell(&self, work: &Work, exchange: &Exchange<'_>, result: Result<u16, &Failure>, next: Next) {
+        let smooth = result.is_ok() && next == Next::Settled && work.attempt() == 1;
+        let wanted = match self.log.level() {
+            Level::Off => false,
+            Level::Failures => !smooth,
+            Level::All => true,
+        };
+        if wanted {
+            self.log.record(self.record(work, exchange, result, next));
+        }
+    }
+
+    fn record(&self, work: &Work, exchange: &Exchange<'_>, result: Result<u16, &Failure>, next: Next) -> Attempt {
+        let event = &work.stored.event;
+        let now = Timestamp::now();
+        Attempt {
+            time: now.checked_sub(exchange.began.elapsed()).unwrap_or(now),
+            namespace: self.subscription.namespace().to_owned(),
+            subscription: self.subscription.name().to_owned(),
+            stream: self.stream.clone(),
+            sequence: work.sequence(),
+            id: event.id().to_owned(),
+            source: event.source().to_owned(),
+            kind: event.kind().to_owned(),
+            attempt: exchange.attempt,
+            purpose: match exchange.purpose {
+                Purpose::Subscriber => attempts::Purpose::Subscriber,
+                Purpose::Reply => attempts::Purpose::Reply,
+                Purpose::DeadLetter => attempts::Purpose::DeadLetter,
+            },
+            sink: exchange.sink.shown_address(),
+            duration_ms: exchange.took.as_secs_f64() * 1000.0,
+            code: result.map_or_else(|failure| failure.answered.then_some(failure.code), Some),
+            error: result.err().map(|failure| String::from_utf8_lossy(&failure.body).into_owned()),
+            next: match next {
+                Next::Settled => attempts::Next::Settled,
+                Next::Reply => attempts::Next::Reply,
+                Next::RetryAfter(_) => attempts::Next::Retry,
+                Next::DeadLetterSink => attempts::Next::DeadLetterSink,
+                Next::Keep => attempts::Next::Kept,
+            },
+            retry_at: match next {
+                Next::RetryAfter(wait) => now.checked_add(wait).ok(),
+                _ => None,
+            },
+            redrive: false,
+        }
+    }
+}
