@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
 use super::stream::{EnsureError, differences, nanos, stream_name};
-use super::{broker, name};
+use super::{broker, label, name};
 use crate::filter::Filter;
 use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Controls, DeliverPolicy, Key, Ordering, Subscription};
 
@@ -17,11 +17,8 @@ pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
 /// Deliveries that may wait for their acknowledgement, those that wait for a retry included: so many failing events do not
 /// stand in the way of others. Bounded because the server walks over all of them.
 const DEFAULT_MAX_ACK_PENDING: i64 = 20_000;
-/// The metadata key that says whose consumer this is. eventing-natss names its own `KN_SUB_...` too.
-const OWNER: &str = "knats.dev/subscription";
-
 /// Until when a consumer is paused whose subscription says so: for good. It tells our pause from an operator's.
-const PAUSED: &str = "2999-01-01T00:00:00Z";
+pub(super) const PAUSED: &str = "2999-01-01T00:00:00Z";
 
 /// The fields of a consumer that say where it begins. They count when it is made, and cannot be changed.
 const START_FIELDS: [&str; 3] = ["deliver_policy", "opt_start_seq", "opt_start_time"];
@@ -65,7 +62,7 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
     let declared = declared_fields(channel, subscription);
     let info = match api.consumer_info(&stream, &consumer).await? {
         None => {
-            let mut config = new_config(&consumer, &subscription.key, &declared);
+            let mut config = new_config(&consumer, subscription, &declared);
             // A consumer that is there goes on where it is.
             for (field, value) in subscription.controls.start.map(start_fields).unwrap_or_default() {
                 config[field] = value;
@@ -94,9 +91,18 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
                 config["priority_timeout"] = json!(0);
             }
             let changes = differences(&info["config"], &config);
+            let ours = owner(&config).is_some();
             if changes.is_empty() {
-                info
+                if ours && label::describe(&mut config["metadata"], subscription) {
+                    // It works as well without.
+                    api.set_consumer(&stream, &consumer, &config).await.unwrap_or(info)
+                } else {
+                    info
+                }
             } else {
+                if ours {
+                    label::describe(&mut config["metadata"], subscription);
+                }
                 match api.set_consumer(&stream, &consumer, &config).await {
                     Err(ApiError::Refused { description, .. }) => {
                         return Err(EnsureError::CannotChange {
@@ -188,12 +194,12 @@ pub async fn owned(api: &Api, stream: &str) -> Result<Vec<Key>, ApiError> {
     }
 }
 
-fn owner(config: &Value) -> Option<Key> {
-    let key: Key = config["metadata"][OWNER].as_str()?.parse().ok()?;
+pub(super) fn owner(config: &Value) -> Option<Key> {
+    let key: Key = config["metadata"][label::SUBSCRIPTION].as_str()?.parse().ok()?;
     (config["durable_name"].as_str() == Some(&name::consumer(&key))).then_some(key)
 }
 
-fn new_config(consumer: &str, subscription: &Key, declared: &[(&'static str, Value)]) -> Value {
+fn new_config(consumer: &str, subscription: &Subscription, declared: &[(&'static str, Value)]) -> Value {
     let mut config = json!({
         "durable_name": consumer,
         "deliver_policy": "all",
@@ -201,8 +207,8 @@ fn new_config(consumer: &str, subscription: &Key, declared: &[(&'static str, Val
         "replay_policy": "instant",
         // Attempts are bounded by the dispatcher, which keeps what it gives up. The server would drop it.
         "max_deliver": -1,
-        "metadata": { OWNER: subscription.to_string() },
     });
+    label::describe(&mut config["metadata"], subscription);
     for (field, value) in defaults().into_iter().chain(declared.iter().cloned()) {
         config[field] = value;
     }

@@ -7,6 +7,8 @@ mod calls;
 pub mod connect;
 pub mod consumer;
 pub mod dead_letter;
+pub mod inventory;
+mod label;
 pub mod name;
 mod publish;
 mod pull;
