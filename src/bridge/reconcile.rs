@@ -12,9 +12,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::status::{Board, Entry, Standing};
 use super::{Config, Resources, readiness};
 use crate::admin::Readiness;
-use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream as streams};
+use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, name, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
 use crate::resource::{Channel, Delivery, Desired, Destination, Key, Ordering, Subscription};
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};
@@ -38,6 +39,8 @@ pub(super) struct Reconciler {
     client: Client,
     targets: watch::Sender<Arc<Targets>>,
     readiness: watch::Sender<Readiness>,
+    /// What operators are told who ask over NATS.
+    board: watch::Sender<Board>,
     channels: BTreeMap<Key, Placed>,
     subscriptions: BTreeMap<Key, Placement>,
     /// Workers of subscriptions that have changed, until they have ended; by subscription.
@@ -87,6 +90,7 @@ impl Reconciler {
         client: Client,
         targets: watch::Sender<Arc<Targets>>,
         readiness: watch::Sender<Readiness>,
+        board: watch::Sender<Board>,
     ) -> Self {
         Self {
             config,
@@ -95,6 +99,7 @@ impl Reconciler {
             client,
             targets,
             readiness,
+            board,
             channels: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             ending: BTreeMap::new(),
@@ -120,6 +125,7 @@ impl Reconciler {
                 all_well = self.reconcile(&wanted.desired) => all_well,
             };
             self.report(&wanted);
+            self.board.send_replace(self.board(&wanted.desired));
             patience = if step { RETRY_MIN } else { (patience * 2).min(RETRY_MAX) };
             let publisher = self.publisher.clone();
             loop {
@@ -355,6 +361,28 @@ impl Reconciler {
         self.subscriptions.values().any(gone)
     }
 
+    /// What operators are told of each subscription.
+    fn board(&self, desired: &Desired) -> Board {
+        let entry = |subscription: &Subscription| {
+            let standing = match self.subscriptions.get(&subscription.key) {
+                Some(Placement::Running(running)) => Standing::Running(running.health.clone()),
+                Some(Placement::Paused) => Standing::Paused,
+                Some(Placement::Waiting(reason)) => Standing::Waiting(reason.clone()),
+                None => Standing::Waiting("not looked for yet".to_owned()),
+            };
+            let sink = subscription.subscriber.as_ref().or(subscription.reply.as_ref());
+            Entry {
+                channel: subscription.channel.clone(),
+                sink: sink.map(Destination::shown).unwrap_or_default(),
+                stream: desired.channels.get(&subscription.channel).map(streams::stream_name).unwrap_or_default(),
+                consumer: name::consumer(&subscription.key),
+                standing,
+            }
+        };
+        let all = desired.subscriptions.values().map(|subscription| (subscription.key.clone(), entry(subscription)));
+        Arc::new(all.collect())
+    }
+
     fn report(&self, wanted: &Resources) {
         let (mut missing, mut notes) = (Vec::new(), Vec::new());
         if !(self.shared.control.is_connected() && self.shared.pulls.is_connected()) {
@@ -372,7 +400,9 @@ impl Reconciler {
                 match self.subscriptions.get(key) {
                     Some(Placement::Running(running)) => match running.health.state() {
                         State::Pulling => {}
-                        State::Held(reason) => notes.push(readiness::subscription(key, &reason)),
+                        State::Held(reason) | State::Paused(reason) => {
+                            notes.push(readiness::subscription(key, &reason))
+                        }
                         State::Stalled(reason) | State::Gone(reason) => {
                             missing.push(readiness::subscription(key, &reason));
                         }

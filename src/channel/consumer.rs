@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
 use super::stream::{EnsureError, differences, nanos, stream_name};
-use super::{broker, label, name};
+use super::{broker, inventory, label, name};
 use crate::filter::Filter;
 use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Controls, DeliverPolicy, Key, Ordering, Subscription};
 
@@ -38,6 +38,15 @@ pub struct Consumer {
     /// Whether it is known to be gone. One that is made in its place counts its messages anew, so an answer to a delivery of
     /// this one would settle a message that nobody has looked at.
     pub(super) gone: Arc<AtomicBool>,
+}
+
+/// Why a consumer brings nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Silence {
+    /// Somebody wants it so; the text says who, and until when.
+    Paused(String),
+    /// Nobody wants it so.
+    Broken(String),
 }
 
 /// Unsettled deliveries of a subscription that is ordered by key: whoever takes over holds all of them at once, to put them
@@ -285,24 +294,22 @@ fn filter_subjects(channel: &Channel, subscription: &Subscription) -> Vec<String
 }
 
 impl Consumer {
-    /// Why the consumer brings nothing although messages wait in its stream; `None` when none wait, when they wait for room or
-    /// a retry, or when JetStream does not say.
+    /// Why the consumer brings nothing; `None` when nothing waits, when what waits needs room or the time of a retry, or when
+    /// JetStream does not say.
     ///
     /// A pinned consumer gives its messages to one bridge; for the others there is nothing to wonder about.
-    pub async fn waiting_in_vain(&self, api: &Api) -> Option<String> {
+    pub async fn silence(&self, api: &Api) -> Option<Silence> {
         let info = api.consumer_info(&self.stream, &self.name).await.ok()??;
+        if let Some(pause) = inventory::pause(&info) {
+            return Some(Silence::Paused(format!("paused {pause}")));
+        }
         let pending = info["num_pending"].as_u64().unwrap_or(0);
         let unacknowledged = info["num_ack_pending"].as_i64().unwrap_or(0);
         let limit = info["config"]["max_ack_pending"].as_i64().unwrap_or(i64::MAX);
-        if pending == 0 || (limit > 0 && unacknowledged >= limit) {
+        if pending == 0 || (limit > 0 && unacknowledged >= limit) || (self.pinned && is_pinned(&info)) {
             return None;
         }
-        if self.pinned && is_pinned(&info) {
-            return None;
-        }
-        let paused = info["paused"].as_bool() == Some(true);
-        let cause = if paused { "its consumer is paused" } else { "its consumer delivers none" };
-        Some(format!("{pending} messages wait and {cause}"))
+        Some(Silence::Broken(format!("{pending} messages wait and its consumer delivers none")))
     }
 
     /// Lets another bridge take over at once.

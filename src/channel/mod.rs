@@ -20,7 +20,7 @@ mod unreadable;
 pub use api::{Api, ApiError};
 pub use calls::{Call, CallError, Calls};
 pub use connect::Connection;
-pub use consumer::Consumer;
+pub use consumer::{Consumer, Silence};
 pub use dead_letter::DeadLetters;
 pub use publish::{PublishError, Publisher, Target, Targets};
 pub use pull::{Poison, PullError, Pulled, Puller, RawMessage, Stored};

@@ -152,6 +152,7 @@ pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
 /// What follows an attempt that failed: another one, or the end.
 pub(super) async fn failed(context: &Context, work: Work, sink: &Sink, failure: Failure, slot: &mut Slot) -> Report {
     let plan = &context.plan;
+    context.book.failed(&work.stored.event, &failure);
     match policy::after_failure(&failure, work.attempt(), &plan.delivery, fastrand::f64()) {
         Next::RetryAfter(wait) => {
             let event = &work.stored.event;
@@ -206,6 +207,7 @@ async fn give_up(
     slot: &mut Slot,
 ) -> Report {
     let plan = &context.plan;
+    context.book.failed(&work.stored.event, failure);
     let contact = Contact::of(failure);
     let letter = dead_letter(&work, &failed.address(), failure);
     if let Some(sink) = &plan.dead_letter_sink {

@@ -38,7 +38,7 @@ use crate::filter::Filter;
 use crate::resource::{Breaker, Controls, Delivery, Key};
 use crate::sink::Sink;
 
-pub use health::{Health, State};
+pub use health::{Health, LastError, Standing, State};
 pub use worker::Worker;
 
 /// Everything that a subscription needs to work.
@@ -92,4 +92,5 @@ struct Surroundings {
     plan: Plan,
     shared: Shared,
     tallies: tally::Tallies,
+    book: Arc<health::Book>,
 }
