@@ -1,7 +1,7 @@
 //! The difference between what is desired and what runs, and how it is closed: streams first, then consumers, then workers.
 //! Whatever fails is shown, tried again, and stands in the way of nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::status::{Board, Entry, Standing};
 use super::{Config, Resources, readiness};
 use crate::admin::Readiness;
-use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, name, stream as streams};
+use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, inventory, name, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
 use crate::resource::{Channel, Delivery, Desired, Destination, Key, Ordering, Subscription};
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};
@@ -336,19 +336,18 @@ impl Reconciler {
 
     /// Deletes consumers of ours in the streams of declared channels whose subscriptions are no longer declared there.
     async fn prune(&self, desired: &Desired) {
-        let declared: BTreeSet<(&Key, &Key)> =
-            desired.subscriptions.values().map(|subscription| (&subscription.channel, &subscription.key)).collect();
+        let api = &self.shared.api;
         for channel in desired.channels.values() {
             let stream = streams::stream_name(channel);
-            let owned = match consumer::owned(&self.shared.api, &stream).await {
-                Ok(owned) => owned,
+            let consumers = match inventory::consumers_of(api, &stream).await {
+                Ok(consumers) => consumers,
                 Err(error) => {
                     tracing::warn!(stream, %error, "its consumers could not be listed");
                     continue;
                 }
             };
-            for subscription in owned.iter().filter(|key| !declared.contains(&(&channel.key, key))) {
-                match consumer::remove(&self.shared.api, &stream, subscription).await {
+            for (subscription, consumer) in inventory::orphans(&consumers, desired) {
+                match consumer.delete(api).await {
                     Ok(()) => tracing::info!(%subscription, stream, "consumer deleted"),
                     Err(error) => tracing::warn!(%subscription, stream, %error, "consumer could not be deleted"),
                 }

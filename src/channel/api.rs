@@ -43,7 +43,7 @@ impl Api {
     }
 
     /// Whether the server is of that version or newer.
-    pub(super) fn knows(&self, major: i64, minor: i64) -> bool {
+    pub fn knows(&self, major: i64, minor: i64) -> bool {
         self.connection.client.is_server_compatible(major, minor, 0)
     }
 

@@ -186,23 +186,7 @@ pub async fn remove(api: &Api, stream: &str, subscription: &Key) -> Result<(), A
     api.delete_consumer(stream, &name::consumer(subscription)).await
 }
 
-/// The subscriptions whose consumers the stream holds and that are ours.
-///
-/// # Errors
-/// When JetStream does not answer or says no.
-pub async fn owned(api: &Api, stream: &str) -> Result<Vec<Key>, ApiError> {
-    let mut keys = Vec::new();
-    let mut offset = 0;
-    loop {
-        let (page, total) = api.consumers(stream, offset).await?;
-        keys.extend(page.iter().filter_map(|consumer| owner(&consumer["config"])));
-        offset += page.len();
-        if page.is_empty() || offset >= total {
-            return Ok(keys);
-        }
-    }
-}
-
+/// Whose consumer it is, when it is ours.
 pub(super) fn owner(config: &Value) -> Option<Key> {
     let key: Key = config["metadata"][label::SUBSCRIPTION].as_str()?.parse().ok()?;
     (config["durable_name"].as_str() == Some(&name::consumer(&key))).then_some(key)

@@ -1,5 +1,6 @@
 //! What JetStream knows of the streams and consumers that are there: read only, and the same whether a bridge runs or not.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -8,9 +9,9 @@ use serde_json::Value;
 
 use super::api::{Api, ApiError};
 use super::consumer::{PAUSED, is_pinned, owner};
-use super::stream::covers;
+use super::stream::{covers, stream_name};
 use super::{broker, label, name};
-use crate::resource::{ChannelKind, Key, SubscriptionKind};
+use crate::resource::{ChannelKind, Desired, Key, SubscriptionKind};
 
 /// Calls of the JetStream API that are under way at once.
 const PARALLEL: usize = 16;
@@ -111,11 +112,15 @@ pub async fn streams(api: &Api) -> Result<Vec<StreamFacts>, ApiError> {
 /// When JetStream does not answer or says no; a stream that has gone meanwhile has none.
 pub async fn consumers(api: &Api, streams: &[StreamFacts]) -> Result<Vec<ConsumerFacts>, ApiError> {
     let names = streams.iter().filter(|stream| stream.consumers > 0).map(|stream| stream.name.as_str());
-    let pages = stream::iter(names).map(|stream| all_of(api, stream)).buffered(PARALLEL);
+    let pages = stream::iter(names).map(|stream| consumers_of(api, stream)).buffered(PARALLEL);
     pages.try_concat().await
 }
 
-async fn all_of(api: &Api, stream: &str) -> Result<Vec<ConsumerFacts>, ApiError> {
+/// All consumers of one stream; none when it is not there.
+///
+/// # Errors
+/// When JetStream does not answer or says no.
+pub async fn consumers_of(api: &Api, stream: &str) -> Result<Vec<ConsumerFacts>, ApiError> {
     let mut found = Vec::new();
     let mut offset = 0;
     loop {
@@ -137,6 +142,25 @@ async fn all_of(api: &Api, stream: &str) -> Result<Vec<ConsumerFacts>, ApiError>
 /// When JetStream does not answer or says no.
 pub async fn consumer(api: &Api, stream: &str, consumer: &str) -> Result<Option<ConsumerFacts>, ApiError> {
     Ok(api.consumer_info(stream, consumer).await?.map(|info| consumer_facts(stream, &info)))
+}
+
+/// The consumers that are ours and whose subscriptions are not declared, or are declared for another stream.
+pub fn orphans<'a>(
+    consumers: &'a [ConsumerFacts],
+    desired: &Desired,
+) -> impl Iterator<Item = (&'a Key, &'a ConsumerFacts)> {
+    let streams = desired.subscriptions.values().filter_map(|subscription| {
+        let channel = desired.channels.get(&subscription.channel)?;
+        Some((subscription.key.clone(), stream_name(channel)))
+    });
+    // A subscription whose channel nobody declares waits for it, wherever its events are.
+    let waiting: BTreeSet<Key> = desired.undeclared_channels().map(|subscription| subscription.key.clone()).collect();
+    let declared: BTreeSet<(Key, String)> = streams.collect();
+    consumers.iter().filter_map(move |consumer| {
+        let key = consumer.subscription.as_ref()?;
+        let is_declared = waiting.contains(key) || declared.contains(&(key.clone(), consumer.stream.clone()));
+        (!is_declared).then_some((key, consumer))
+    })
 }
 
 impl StreamFacts {

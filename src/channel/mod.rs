@@ -12,6 +12,7 @@ mod label;
 pub mod name;
 mod publish;
 mod pull;
+pub mod steer;
 pub mod stream;
 mod take_over;
 mod ticket;

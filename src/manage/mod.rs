@@ -3,6 +3,8 @@
 
 pub mod bridges;
 pub mod channels;
+pub mod prune;
+pub mod steering;
 pub mod subscriptions;
 
 use std::time::Duration;
