@@ -355,7 +355,7 @@ mod tests {
         let own = json!({ "knats.dev/channel": "default/foo", "knats.dev/kind": "Broker" });
         assert_eq!(found(&stream("X", &["foo.default", "foo.default._type.*"], own), &[]), ["broker default/foo"]);
         let ours = consumer("X", json!({ "knats.dev/subscription": "default/s", "knats.dev/channel": "default/foo" }));
-        assert_eq!(found(&stream("X", &["foo.*"], none.clone()), &[ours.clone()]), ["channel default/foo"]);
+        assert_eq!(found(&stream("X", &["foo.*"], none.clone()), std::slice::from_ref(&ours)), ["channel default/foo"]);
         assert!(found(&stream("Y", &["foo.*"], none.clone()), &[ours]).is_empty());
         let theirs =
             consumer("X", json!({ "knats.dev/subscription": "default/t", "knats.dev/channel": "default/foo" }));

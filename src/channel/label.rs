@@ -71,3 +71,43 @@ fn of_subscription(subscription: &Subscription) -> [(&'static str, Option<String
         (ORDERING, ordering),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::resource::manifest::Document;
+    use crate::resource::{Desired, Resolver};
+
+    fn subscription(filter: &str) -> Subscription {
+        let trigger = json!({
+            "apiVersion": "eventing.knative.dev/v1", "kind": "Trigger", "metadata": { "name": "t" },
+            "spec": {
+                "broker": "b", "filter": { "attributes": { "type": filter } },
+                "subscriber": { "uri": "https://ann:secret@sink.example/x" },
+            },
+        });
+        let document = Document { file: "f.yaml".into(), index: 1, value: trigger };
+        Desired::build(&[document], &Resolver::default()).unwrap().subscriptions.into_values().next().unwrap()
+    }
+
+    #[test]
+    fn what_others_have_said_stays_and_the_same_again_is_no_change() {
+        let mut metadata = json!({ "theirs": "x", REPLY: "http://gone" });
+        assert!(describe(&mut metadata, &subscription("t")));
+        let expected = json!({
+            "theirs": "x", SUBSCRIPTION: "default/t", CHANNEL: "default/b", KIND: "Trigger",
+            SUBSCRIBER: "https://***@sink.example/x", FILTER: r#"{"type":"t"}"#,
+        });
+        assert_eq!(metadata, expected);
+        assert!(!describe(&mut metadata, &subscription("t")));
+    }
+
+    #[test]
+    fn what_is_too_long_is_left_out() {
+        let mut metadata = Value::Null;
+        describe(&mut metadata, &subscription(&"x".repeat(MAX_VALUE)));
+        assert_eq!((metadata.get(FILTER), &metadata[SUBSCRIPTION]), (None, &json!("default/t")));
+    }
+}

@@ -13,7 +13,7 @@ use crate::resource::Key;
 /// The pause of an ordered subscription while it is moved ends by itself after this, whatever becomes of us.
 const MOVING: Duration = Duration::from_secs(60);
 /// How long the events that are under way then have to come to their end, and how often we look.
-const SETTLING: Duration = Duration::from_secs(10);
+const SETTLING: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A subscription that is paused.
@@ -99,6 +99,16 @@ impl Manager {
         if !self.api.knows(2, 14) {
             return Err(Error::TooOld { what: "a replay", version: "2.14" });
         }
+        let start = match start {
+            Start::Time(time) if time > Timestamp::now() => {
+                return Err(Error::Refused(format!(
+                    "{time} is still to come; a replay begins with what was stored before"
+                )));
+            }
+            // nats-server reckons in nanoseconds that do not reach back much further.
+            Start::Time(time) => Start::Time(time.max(Timestamp::UNIX_EPOCH)),
+            Start::Sequence(_) => start,
+        };
         let (consumer, streams) = self.consumer_of(key).await?;
         if let Some(stream) =
             streams.iter().find(|stream| stream.name == consumer.stream && stream.retention != "limits")
