@@ -3,6 +3,7 @@
 
 mod readiness;
 mod reconcile;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +108,11 @@ pub async fn run(
         dead_letters: DeadLetters::new(publisher.clone()),
         attempts,
     };
-    let reconciler = Reconciler::new(config.clone(), shared, publisher, Client::new()?, targets, readiness);
+    let (board, board_receiver) = watch::channel(status::Board::default());
+    if config.dispatcher {
+        tasks.spawn(status::respond(control.clone(), board_receiver, shutdown.clone()));
+    }
+    let reconciler = Reconciler::new(config.clone(), shared, publisher, Client::new()?, targets, readiness, board);
     tasks.spawn(reconciler.run(resources, shutdown.clone()));
     tasks.close();
 

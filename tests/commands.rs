@@ -37,7 +37,9 @@ async fn send(env: &[(&str, &str)], args: &[&str], input: &str) -> Ended {
 
 #[tokio::test]
 async fn every_command_s_help_shows_an_example() {
-    for command in ["serve", "dev", "demo", "send", "poll", "view", "validate"] {
+    for command in
+        ["serve", "dev", "demo", "send", "poll", "view", "validate", "get", "pause", "resume", "replay", "prune"]
+    {
         let ended = run(&[command, "--help"]).await;
         assert_eq!(ended.code, Some(0), "{command}: {ended:?}");
         let shown = ended.stdout.matches(&format!("knats {command}")).count();

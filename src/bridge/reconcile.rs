@@ -1,7 +1,7 @@
 //! The difference between what is desired and what runs, and how it is closed: streams first, then consumers, then workers.
 //! Whatever fails is shown, tried again, and stands in the way of nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,15 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::status::{Board, Entry, Standing};
 use super::{Config, Resources, readiness};
 use crate::admin::Readiness;
+<<<<<<< HEAD
 use crate::channel::attempts::{self, Level};
 use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream as streams};
+=======
+use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, inventory, name, stream as streams};
+>>>>>>> status
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
 use crate::resource::{Channel, Delivery, Desired, Destination, Key, Ordering, Subscription};
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};
@@ -39,6 +44,8 @@ pub(super) struct Reconciler {
     client: Client,
     targets: watch::Sender<Arc<Targets>>,
     readiness: watch::Sender<Readiness>,
+    /// What operators are told who ask over NATS.
+    board: watch::Sender<Board>,
     channels: BTreeMap<Key, Placed>,
     subscriptions: BTreeMap<Key, Placement>,
     /// Workers of subscriptions that have changed, until they have ended; by subscription.
@@ -90,6 +97,7 @@ impl Reconciler {
         client: Client,
         targets: watch::Sender<Arc<Targets>>,
         readiness: watch::Sender<Readiness>,
+        board: watch::Sender<Board>,
     ) -> Self {
         Self {
             config,
@@ -98,6 +106,7 @@ impl Reconciler {
             client,
             targets,
             readiness,
+            board,
             channels: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             ending: BTreeMap::new(),
@@ -124,6 +133,7 @@ impl Reconciler {
                 all_well = self.reconcile(&wanted.desired) => all_well,
             };
             self.report(&wanted);
+            self.board.send_replace(self.board(&wanted.desired));
             patience = if step { RETRY_MIN } else { (patience * 2).min(RETRY_MAX) };
             let publisher = self.publisher.clone();
             loop {
@@ -350,19 +360,18 @@ impl Reconciler {
 
     /// Deletes consumers of ours in the streams of declared channels whose subscriptions are no longer declared there.
     async fn prune(&self, desired: &Desired) {
-        let declared: BTreeSet<(&Key, &Key)> =
-            desired.subscriptions.values().map(|subscription| (&subscription.channel, &subscription.key)).collect();
+        let api = &self.shared.api;
         for channel in desired.channels.values() {
             let stream = streams::stream_name(channel);
-            let owned = match consumer::owned(&self.shared.api, &stream).await {
-                Ok(owned) => owned,
+            let consumers = match inventory::consumers_of(api, &stream).await {
+                Ok(consumers) => consumers,
                 Err(error) => {
                     tracing::warn!(stream, %error, "its consumers could not be listed");
                     continue;
                 }
             };
-            for subscription in owned.iter().filter(|key| !declared.contains(&(&channel.key, key))) {
-                match consumer::remove(&self.shared.api, &stream, subscription).await {
+            for (subscription, consumer) in inventory::orphans(&consumers, desired) {
+                match consumer.delete(api).await {
                     Ok(()) => tracing::info!(%subscription, stream, "consumer deleted"),
                     Err(error) => tracing::warn!(%subscription, stream, %error, "consumer could not be deleted"),
                 }
@@ -373,6 +382,28 @@ impl Reconciler {
     fn someone_is_gone(&self) -> bool {
         let gone = |placement: &Placement| matches!(placement, Placement::Running(running) if matches!(running.health.state(), State::Gone(_)));
         self.subscriptions.values().any(gone)
+    }
+
+    /// What operators are told of each subscription.
+    fn board(&self, desired: &Desired) -> Board {
+        let entry = |subscription: &Subscription| {
+            let standing = match self.subscriptions.get(&subscription.key) {
+                Some(Placement::Running(running)) => Standing::Running(running.health.clone()),
+                Some(Placement::Paused) => Standing::Paused,
+                Some(Placement::Waiting(reason)) => Standing::Waiting(reason.clone()),
+                None => Standing::Waiting("not looked for yet".to_owned()),
+            };
+            let sink = subscription.subscriber.as_ref().or(subscription.reply.as_ref());
+            Entry {
+                channel: subscription.channel.clone(),
+                sink: sink.map(Destination::shown).unwrap_or_default(),
+                stream: desired.channels.get(&subscription.channel).map(streams::stream_name).unwrap_or_default(),
+                consumer: name::consumer(&subscription.key),
+                standing,
+            }
+        };
+        let all = desired.subscriptions.values().map(|subscription| (subscription.key.clone(), entry(subscription)));
+        Arc::new(all.collect())
     }
 
     fn report(&self, wanted: &Resources) {
@@ -392,7 +423,9 @@ impl Reconciler {
                 match self.subscriptions.get(key) {
                     Some(Placement::Running(running)) => match running.health.state() {
                         State::Pulling => {}
-                        State::Held(reason) => notes.push(readiness::subscription(key, &reason)),
+                        State::Held(reason) | State::Paused(reason) => {
+                            notes.push(readiness::subscription(key, &reason))
+                        }
                         State::Stalled(reason) | State::Gone(reason) => {
                             missing.push(readiness::subscription(key, &reason));
                         }

@@ -47,7 +47,7 @@ impl Api {
     }
 
     /// Whether the server is of that version or newer.
-    pub(super) fn knows(&self, major: i64, minor: i64) -> bool {
+    pub fn knows(&self, major: i64, minor: i64) -> bool {
         self.connection.client.is_server_compatible(major, minor, 0)
     }
 
@@ -103,6 +103,37 @@ impl Api {
         let page = self.call(&format!("CONSUMER.LIST.{stream}"), &json!({ "offset": offset })).await?;
         let total = page["total"].as_u64().and_then(|total| usize::try_from(total).ok()).unwrap_or(0);
         Ok((page["consumers"].as_array().cloned().unwrap_or_default(), total))
+    }
+
+    /// One page of all streams, from `offset`, and how many there are in all.
+    pub(super) async fn streams(&self, offset: usize) -> Result<(Vec<Value>, usize), ApiError> {
+        let page = self.call("STREAM.LIST", &json!({ "offset": offset })).await?;
+        let total = page["total"].as_u64().and_then(|total| usize::try_from(total).ok()).unwrap_or(0);
+        Ok((page["streams"].as_array().cloned().unwrap_or_default(), total))
+    }
+
+    /// When the first message from `sequence` on was stored whose subject fits; `None` when there is none.
+    pub(super) async fn next_message_time(
+        &self,
+        stream: &str,
+        sequence: u64,
+        subject: &str,
+    ) -> Result<Option<jiff::Timestamp>, ApiError> {
+        let request = json!({ "seq": sequence, "next_by_subj": subject });
+        let answer = found(self.call(&format!("STREAM.MSG.GET.{stream}"), &request).await)?;
+        Ok(answer.and_then(|answer| answer["message"]["time"].as_str()?.parse().ok()))
+    }
+
+    /// Makes a consumer that JetStream deletes by itself when nobody uses it.
+    pub(super) async fn create_ephemeral(&self, stream: &str, name: &str, config: &Value) -> Result<Value, ApiError> {
+        let request = json!({ "stream_name": stream, "config": config });
+        self.call(&format!("CONSUMER.CREATE.{stream}.{name}"), &request).await
+    }
+
+    /// Moves a consumer to a sequence of its stream, as if it were made anew there. Known to nats-server from 2.14 on.
+    pub(super) async fn reset_consumer(&self, stream: &str, consumer: &str, sequence: u64) -> Result<(), ApiError> {
+        self.call(&format!("CONSUMER.RESET.{stream}.{consumer}"), &json!({ "seq": sequence })).await?;
+        Ok(())
     }
 
     /// A stored message with its header block as base64, so that headers which the client cannot parse can be looked at.

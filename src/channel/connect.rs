@@ -187,8 +187,10 @@ impl Follower {
             Event::SlowConsumer(_) => {
                 tracing::error!("the NATS client dropped messages: a pull asked for more than fits")
             }
-            Event::ServerError(ServerError::Other(text)) => match denied_subject(text) {
+            Event::ServerError(ServerError::Other(text)) => match denied_subject(text, "publish to") {
                 Some(subject) => self.deny(subject, text),
+                // The server says so again at each new connection.
+                None if denied_subject(text, "subscription to").is_some() => self.deny(text, text),
                 None => tracing::warn!(error = text, "NATS server error"),
             },
             Event::ServerError(error) => tracing::warn!(%error, "NATS server error"),
@@ -224,9 +226,9 @@ impl Follower {
     }
 }
 
-/// The subject in `Permissions Violation for Publish to "SUBJECT"`.
-fn denied_subject(text: &str) -> Option<&str> {
-    let at = text.to_ascii_lowercase().find("permissions violation for publish to")?;
+/// The subject in `Permissions Violation for Publish to "SUBJECT"`, or for something else that was not permitted.
+fn denied_subject<'a>(text: &'a str, what: &str) -> Option<&'a str> {
+    let at = text.to_ascii_lowercase().find(&format!("permissions violation for {what}"))?;
     text[at..].split('"').nth(1)
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
 use super::stream::{EnsureError, differences, nanos, stream_name};
-use super::{broker, name};
+use super::{broker, inventory, label, name};
 use crate::filter::Filter;
 use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Controls, DeliverPolicy, Key, Ordering, Subscription};
 
@@ -17,11 +17,8 @@ pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
 /// Deliveries that may wait for their acknowledgement, those that wait for a retry included: so many failing events do not
 /// stand in the way of others. Bounded because the server walks over all of them.
 const DEFAULT_MAX_ACK_PENDING: i64 = 20_000;
-/// The metadata key that says whose consumer this is. eventing-natss names its own `KN_SUB_...` too.
-const OWNER: &str = "knats.dev/subscription";
-
 /// Until when a consumer is paused whose subscription says so: for good. It tells our pause from an operator's.
-const PAUSED: &str = "2999-01-01T00:00:00Z";
+pub(super) const PAUSED: &str = "2999-01-01T00:00:00Z";
 
 /// The fields of a consumer that say where it begins. They count when it is made, and cannot be changed.
 const START_FIELDS: [&str; 3] = ["deliver_policy", "opt_start_seq", "opt_start_time"];
@@ -41,6 +38,15 @@ pub struct Consumer {
     /// Whether it is known to be gone. One that is made in its place counts its messages anew, so an answer to a delivery of
     /// this one would settle a message that nobody has looked at.
     pub(super) gone: Arc<AtomicBool>,
+}
+
+/// Why a consumer brings nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Silence {
+    /// Somebody wants it so; the text says who, and until when.
+    Paused(String),
+    /// Nobody wants it so.
+    Broken(String),
 }
 
 /// Unsettled deliveries of a subscription that is ordered by key: whoever takes over holds all of them at once, to put them
@@ -65,7 +71,7 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
     let declared = declared_fields(channel, subscription);
     let info = match api.consumer_info(&stream, &consumer).await? {
         None => {
-            let mut config = new_config(&consumer, &subscription.key, &declared);
+            let mut config = new_config(&consumer, subscription, &declared);
             // A consumer that is there goes on where it is.
             for (field, value) in subscription.controls.start.map(start_fields).unwrap_or_default() {
                 config[field] = value;
@@ -94,9 +100,18 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
                 config["priority_timeout"] = json!(0);
             }
             let changes = differences(&info["config"], &config);
+            let ours = owner(&config).is_some();
             if changes.is_empty() {
-                info
+                if ours && label::describe(&mut config["metadata"], subscription) {
+                    // It works as well without.
+                    api.set_consumer(&stream, &consumer, &config).await.unwrap_or(info)
+                } else {
+                    info
+                }
             } else {
+                if ours {
+                    label::describe(&mut config["metadata"], subscription);
+                }
                 match api.set_consumer(&stream, &consumer, &config).await {
                     Err(ApiError::Refused { description, .. }) => {
                         return Err(EnsureError::CannotChange {
@@ -171,29 +186,13 @@ pub async fn remove(api: &Api, stream: &str, subscription: &Key) -> Result<(), A
     api.delete_consumer(stream, &name::consumer(subscription)).await
 }
 
-/// The subscriptions whose consumers the stream holds and that are ours.
-///
-/// # Errors
-/// When JetStream does not answer or says no.
-pub async fn owned(api: &Api, stream: &str) -> Result<Vec<Key>, ApiError> {
-    let mut keys = Vec::new();
-    let mut offset = 0;
-    loop {
-        let (page, total) = api.consumers(stream, offset).await?;
-        keys.extend(page.iter().filter_map(|consumer| owner(&consumer["config"])));
-        offset += page.len();
-        if page.is_empty() || offset >= total {
-            return Ok(keys);
-        }
-    }
-}
-
-fn owner(config: &Value) -> Option<Key> {
-    let key: Key = config["metadata"][OWNER].as_str()?.parse().ok()?;
+/// Whose consumer it is, when it is ours.
+pub(super) fn owner(config: &Value) -> Option<Key> {
+    let key: Key = config["metadata"][label::SUBSCRIPTION].as_str()?.parse().ok()?;
     (config["durable_name"].as_str() == Some(&name::consumer(&key))).then_some(key)
 }
 
-fn new_config(consumer: &str, subscription: &Key, declared: &[(&'static str, Value)]) -> Value {
+fn new_config(consumer: &str, subscription: &Subscription, declared: &[(&'static str, Value)]) -> Value {
     let mut config = json!({
         "durable_name": consumer,
         "deliver_policy": "all",
@@ -201,8 +200,8 @@ fn new_config(consumer: &str, subscription: &Key, declared: &[(&'static str, Val
         "replay_policy": "instant",
         // Attempts are bounded by the dispatcher, which keeps what it gives up. The server would drop it.
         "max_deliver": -1,
-        "metadata": { OWNER: subscription.to_string() },
     });
+    label::describe(&mut config["metadata"], subscription);
     for (field, value) in defaults().into_iter().chain(declared.iter().cloned()) {
         config[field] = value;
     }
@@ -279,24 +278,22 @@ fn filter_subjects(channel: &Channel, subscription: &Subscription) -> Vec<String
 }
 
 impl Consumer {
-    /// Why the consumer brings nothing although messages wait in its stream; `None` when none wait, when they wait for room or
-    /// a retry, or when JetStream does not say.
+    /// Why the consumer brings nothing; `None` when nothing waits, when what waits needs room or the time of a retry, or when
+    /// JetStream does not say.
     ///
     /// A pinned consumer gives its messages to one bridge; for the others there is nothing to wonder about.
-    pub async fn waiting_in_vain(&self, api: &Api) -> Option<String> {
+    pub async fn silence(&self, api: &Api) -> Option<Silence> {
         let info = api.consumer_info(&self.stream, &self.name).await.ok()??;
+        if let Some(pause) = inventory::pause(&info) {
+            return Some(Silence::Paused(format!("paused {pause}")));
+        }
         let pending = info["num_pending"].as_u64().unwrap_or(0);
         let unacknowledged = info["num_ack_pending"].as_i64().unwrap_or(0);
         let limit = info["config"]["max_ack_pending"].as_i64().unwrap_or(i64::MAX);
-        if pending == 0 || (limit > 0 && unacknowledged >= limit) {
+        if pending == 0 || (limit > 0 && unacknowledged >= limit) || (self.pinned && is_pinned(&info)) {
             return None;
         }
-        if self.pinned && is_pinned(&info) {
-            return None;
-        }
-        let paused = info["paused"].as_bool() == Some(true);
-        let cause = if paused { "its consumer is paused" } else { "its consumer delivers none" };
-        Some(format!("{pending} messages wait and {cause}"))
+        Some(Silence::Broken(format!("{pending} messages wait and its consumer delivers none")))
     }
 
     /// Lets another bridge take over at once.

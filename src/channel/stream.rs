@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
 use super::publish::Target;
-use super::{broker, name};
+use super::{broker, label, name};
 use crate::resource::{Channel, ChannelKind, Discard, Retention, Source, Storage, StreamTemplate};
 
 /// How long events are kept when the manifest does not say.
@@ -122,6 +122,7 @@ fn new_config(channel: &Channel, stream: &str, subject: &str) -> Value {
         "max_age": nanos(DEFAULT_MAX_AGE),
         "duplicate_window": nanos(DEFAULT_DUPLICATE_WINDOW),
         "allow_direct": true,
+        "metadata": label::of_channel(channel),
     });
     let declared = declared_fields(&channel.stream);
     if let Some((_, age)) = declared.iter().find(|(field, _)| *field == "max_age") {

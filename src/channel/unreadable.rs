@@ -38,6 +38,8 @@ const FLUSH: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Search {
     readable_to: u64,
+    /// How far the consumer had settled everything when we looked last.
+    floor: u64,
 }
 
 /// Why a search did not come to its end; it is tried again after the next loss.
@@ -71,6 +73,11 @@ impl Search {
         }
         let floor = info["ack_floor"]["stream_seq"].as_u64().unwrap_or(0);
         let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
+        if floor < self.floor {
+            // A replay has moved it back, to messages that a stream which keeps everything may still hold.
+            self.readable_to = 0;
+        }
+        self.floor = floor;
         let last = delivered.min(floor.max(self.readable_to).saturating_add(AT_MOST));
         let consumer_sequence = info["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
         let mut next = floor.max(self.readable_to) + 1;

@@ -3,17 +3,23 @@
 //!
 //! Exit codes of every command: 0 done, 1 the thing asked about has a fault, 2 usage or configuration.
 
+mod confirm;
 mod demo;
 mod dev;
 mod duration;
 mod environment;
+mod get;
 mod http;
 mod logging;
 mod nats;
 mod nats_server;
 mod output;
 mod overrides;
+mod pause;
 mod poll;
+mod prune;
+mod replay;
+mod resume;
 mod send;
 mod sender;
 pub mod serve;
@@ -64,6 +70,16 @@ enum Command {
     View(view::Args),
     /// Check manifests
     Validate(validate::Args),
+    /// Show channels and subscriptions: what they hold, how far behind they are and why
+    Get(get::Args),
+    /// Hold a subscription back
+    Pause(pause::Args),
+    /// Let a paused subscription go on
+    Resume(resume::Args),
+    /// Deliver events once more that a subscription has had
+    Replay(replay::Args),
+    /// Delete the consumers of subscriptions that nobody declares any more
+    Prune(prune::Args),
 }
 
 /// An error of usage or configuration: exit code 2.
@@ -103,6 +119,11 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Send(args) => Box::pin(send::run(args, shutdown)),
         Command::Poll(args) => Box::pin(poll::run(args, shutdown)),
         Command::View(args) => Box::pin(view::run(args, shutdown)),
+        Command::Get(args) => Box::pin(get::run(args)),
+        Command::Pause(args) => Box::pin(pause::run(args)),
+        Command::Resume(args) => Box::pin(resume::run(args)),
+        Command::Replay(args) => Box::pin(replay::run(args, shutdown)),
+        Command::Prune(args) => Box::pin(prune::run(args, shutdown)),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
     }
 }
@@ -155,22 +176,30 @@ mod tests {
 
     #[test]
     fn every_command_shows_an_example() {
-        for sub in command().get_subcommands_mut() {
-            let help = sub.render_long_help().to_string();
-            assert!(help.contains("Example"), "{}: {help}", sub.get_name());
+        fn check(command: &mut clap::Command) {
+            for sub in command.get_subcommands_mut() {
+                let help = sub.render_long_help().to_string();
+                assert!(help.contains("Example"), "{}: {help}", sub.get_name());
+                check(sub);
+            }
         }
+        check(&mut command());
     }
 
     #[test]
     fn every_flag_has_its_environment_variable() {
-        for sub in command().get_subcommands() {
-            let own = sub.get_arguments().filter(|arg| !arg.is_hide_set());
-            for arg in own.filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
-                let long = arg.get_long().unwrap();
-                let expected = format!("KNATS_{}", long.to_uppercase().replace('-', "_"));
-                assert_eq!(arg.get_env().unwrap().to_str(), Some(expected.as_str()), "{} --{long}", sub.get_name());
+        fn check(command: &clap::Command) {
+            for sub in command.get_subcommands() {
+                let own = sub.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional());
+                for arg in own.filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
+                    let long = arg.get_long().unwrap();
+                    let expected = format!("KNATS_{}", long.to_uppercase().replace('-', "_"));
+                    assert_eq!(arg.get_env().unwrap().to_str(), Some(expected.as_str()), "{} --{long}", sub.get_name());
+                }
+                check(sub);
             }
         }
+        check(&command());
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 
+use super::Usage;
 use crate::channel::connect::Settings;
+use crate::manage::{Error, Manager};
 
 /// The flags of a connection to NATS. Secrets come from files only.
 #[derive(Debug, Clone, clap::Args)]
@@ -41,6 +43,17 @@ pub struct Args {
 }
 
 impl Args {
+    /// Connects, for one command.
+    ///
+    /// # Errors
+    /// When the flags cannot work (exit code 2), or NATS does not answer (exit code 1).
+    pub(super) async fn manager(&self) -> anyhow::Result<Manager> {
+        Manager::connect(&self.settings()).await.map_err(|error| match error {
+            Error::Settings(error) => Usage(error.to_string()).into(),
+            error => error.into(),
+        })
+    }
+
     pub(super) fn settings(&self) -> Settings {
         Settings {
             urls: self.nats_url.clone(),

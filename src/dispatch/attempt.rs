@@ -167,6 +167,7 @@ pub(super) async fn failed(
     slot: &mut Slot,
 ) -> Report {
     let plan = &context.plan;
+    context.book.failed(&work.stored.event, &failure);
     match policy::after_failure(&failure, work.attempt(), &plan.delivery, fastrand::f64()) {
         Next::RetryAfter(wait) => {
             context.trail.tell(&work, &exchange, Err(&failure), trail::Next::RetryAfter(wait));
@@ -230,6 +231,7 @@ async fn give_up(
     slot: &mut Slot,
 ) -> Report {
     let plan = &context.plan;
+    context.book.failed(&work.stored.event, failure);
     let contact = Contact::of(failure);
     let letter = dead_letter(&work, &failed.address(), failure);
     if let Some(sink) = &plan.dead_letter_sink {

@@ -40,7 +40,7 @@ use crate::filter::Filter;
 use crate::resource::{Breaker, Controls, Delivery, Key};
 use crate::sink::Sink;
 
-pub use health::{Health, State};
+pub use health::{Health, LastError, Standing, State};
 pub use worker::Worker;
 
 /// Everything that a subscription needs to work.
@@ -96,4 +96,5 @@ struct Surroundings {
     shared: Shared,
     tallies: tally::Tallies,
     trail: trail::Trail,
+    book: Arc<health::Book>,
 }

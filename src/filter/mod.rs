@@ -76,6 +76,13 @@ impl Filter {
         Ok(Self(Arc::new(Compiled { source: Source::Attributes(attributes.clone()), root })))
     }
 
+    /// What was written: a list for `filters`, an object for the older `filter.attributes`.
+    pub fn declared(&self) -> &Value {
+        match &self.0.source {
+            Source::Filters(source) | Source::Attributes(source) => source,
+        }
+    }
+
     pub fn evaluate(&self, event: &Event) -> Verdict {
         self.0.root.evaluate(event)
     }
@@ -97,9 +104,7 @@ impl PartialEq for Filter {
 
 impl fmt::Debug for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.source {
-            Source::Filters(source) | Source::Attributes(source) => write!(f, "Filter({source})"),
-        }
+        write!(f, "Filter({})", self.declared())
     }
 }
 

@@ -1,6 +1,12 @@
 //! What operators ask and do: straight from JetStream, with or without a bridge that runs. The commands and the management API
 //! are two faces of this room; it knows neither terminals nor HTTP.
 
+pub mod bridges;
+pub mod channels;
+pub mod prune;
+pub mod steering;
+pub mod subscriptions;
+
 use std::time::Duration;
 
 use crate::channel::connect::{Settings, SettingsError};
