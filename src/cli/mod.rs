@@ -18,6 +18,7 @@ mod send;
 mod sender;
 pub mod serve;
 mod shutdown;
+mod tail;
 mod validate;
 mod view;
 
@@ -64,6 +65,8 @@ enum Command {
     View(view::Args),
     /// Check manifests
     Validate(validate::Args),
+    /// Watch events and deliveries as they happen
+    Tail(Box<tail::Args>),
 }
 
 /// An error of usage or configuration: exit code 2.
@@ -103,6 +106,7 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Send(args) => Box::pin(send::run(args, shutdown)),
         Command::Poll(args) => Box::pin(poll::run(args, shutdown)),
         Command::View(args) => Box::pin(view::run(args, shutdown)),
+        Command::Tail(args) => Box::pin(tail::run(*args, shutdown)),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
     }
 }
@@ -164,7 +168,7 @@ mod tests {
     #[test]
     fn every_flag_has_its_environment_variable() {
         for sub in command().get_subcommands() {
-            let own = sub.get_arguments().filter(|arg| !arg.is_hide_set());
+            let own = sub.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional());
             for arg in own.filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
                 let long = arg.get_long().unwrap();
                 let expected = format!("KNATS_{}", long.to_uppercase().replace('-', "_"));
@@ -178,11 +182,10 @@ mod tests {
         let matches = command().try_get_matches_from(["knats", "dev"]).unwrap();
         let Command::Dev(args) = Cli::from_arg_matches(&matches).unwrap().command else { panic!("not dev") };
         assert_eq!(args.serve.listen.to_string(), "127.0.0.1:8080");
-        assert!(args.serve.nats.nats_url.is_empty());
         let matches = command().try_get_matches_from(["knats", "serve"]).unwrap();
         let Command::Serve(args) = Cli::from_arg_matches(&matches).unwrap().command else { panic!("not serve") };
         assert_eq!(args.listen.to_string(), "0.0.0.0:8080");
-        assert_eq!(args.nats.nats_url, ["nats://127.0.0.1:4222"]);
+        assert_eq!(args.nats.settings_of_bridge().unwrap().urls, ["nats://127.0.0.1:4222"]);
     }
 
     #[test]
