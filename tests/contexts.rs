@@ -95,6 +95,17 @@ async fn flags_come_before_a_named_context_before_the_selected_one() {
 }
 
 #[tokio::test]
+async fn a_url_may_say_who_we_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let nats = closed_server(&dir).await;
+    let home = Home::new();
+    home.context("url", &json!({"url": nats.url().replace("nats://", "nats://ann:s3cret@")}));
+    let ended = home.run(&[], &[&LOOK[..], &["--context", "url", "--log", "trace"]].concat()).await;
+    assert!(shows_the_event(&ended), "{ended:?}");
+    assert!(!(ended.stderr + &ended.stdout).contains("s3cret"), "its secret is shown");
+}
+
+#[tokio::test]
 async fn home_is_where_contexts_are_without_xdg() {
     let dir = tempfile::tempdir().unwrap();
     let nats = closed_server(&dir).await;

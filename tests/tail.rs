@@ -4,12 +4,13 @@ use std::io::{BufRead as _, BufReader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::process::{Ended, Process, knats, run};
 use crate::support::resources::{broker, channel, subscribe, subscription, trigger};
-use crate::support::{Answer, Bridge, Event, Nats, Sink, event, eventually, until};
+use crate::support::{Answer, Bridge, Event, Nats, Sink, event, eventually, until, within};
 
 /// A running `knats tail -o ndjson`.
 struct Tail {
@@ -214,6 +215,68 @@ async fn without_permission_to_ask_bridges_the_subject_is_named() {
     tail.wait_for_note("deliveries cannot be seen: NATS does not permit us to publish to 'knats.bridge.watch'").await;
     publish(&nats, "foo.default", "1").await;
     tail.wait_for("event", 1).await;
+}
+
+#[tokio::test]
+async fn the_permissions_in_the_docs_are_all_it_needs() {
+    let api =
+        ["STREAM.LIST", "STREAM.NAMES", "STREAM.INFO.*", "STREAM.MSG.GET.*", "CONSUMER.LIST.*", "CONSUMER.INFO.*.*"];
+    let publish: Vec<String> = api.iter().map(|subject| format!("\"$JS.API.{subject}\"")).collect();
+    let nats = Nats::start_with(&format!(
+        "accounts {{ A {{ jetstream: enabled, users: [ {{ user: all, password: p }}, {{ user: tail, password: p, permissions: {{ \
+         publish: [{}, \"knats.bridge.watch\"], subscribe: [\"_INBOX.>\", \"knats.bridge.feed.*\"] }} }} ] }} }}\nno_auth_user: tail",
+        publish.join(", ")
+    ))
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let password = dir.path().join("password");
+    std::fs::write(&password, "p").unwrap();
+    let sink = Sink::start().await;
+    let setup = Bridge::of(&nats, &[channel("foo"), subscribe("sub", "foo", &sink.url("/"))]);
+    let bridge =
+        setup.flag("--nats-user", "all").flag("--nats-password-file", password.to_str().unwrap()).start().await;
+    bridge.send("foo", &event("1")).await;
+    for args in [&["--since", "1h"][..], &["default/foo", "default/sub", "--last", "9"]] {
+        let tail = Tail::start(&nats, args).await;
+        bridge.send("foo", &event("2").attribute("source", &format!("/{}", args.len()))).await;
+        tail.wait_for("event", 2).await;
+        tail.wait_for("delivery", 1).await;
+        let ended = tail.interrupt().await;
+        assert!(!ended.stderr.to_lowercase().contains("permi"), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_bridge_tells_only_those_who_ask_properly_and_only_below_its_own_subject() {
+    let nats = Nats::start().await;
+    let sink = Sink::start().await;
+    let bridge = Bridge::serve(&nats, &[channel("foo"), subscribe("sub", "foo", &sink.url("/"))]).await;
+    let client = nats.client().await;
+    let ask = |question: String| async {
+        let answer = client.request("knats.bridge.watch", question.into()).await.unwrap();
+        serde_json::from_slice::<Value>(&answer.payload).unwrap()
+    };
+    let many = json!({"token": "a", "streams": vec!["S"; 1001]}).to_string();
+    for question in ["", "nonsense", "[]", "{}", r#"{"token": "foo.default"}"#, r#"{"token": ">"}"#, many.as_str()] {
+        let answer = ask(question.to_owned()).await;
+        assert!(answer["refused"].as_str().unwrap().contains("expected"), "{question}: {answer}");
+    }
+    for token in 0..32 {
+        assert_eq!(ask(json!({"token": format!("t{token}")}).to_string()).await, json!({}), "{token}");
+    }
+    assert_eq!(ask(json!({"token": "more"}).to_string()).await, json!({"refused": "32 watch already"}));
+    let tail = Tail::spawn(&nats, &[]);
+    tail.wait_for_note("one will not tell: 32 watch already").await;
+    for token in 0..31 {
+        ask(json!({"token": format!("t{token}"), "end": true}).to_string()).await;
+    }
+    let mut told = client.subscribe("knats.bridge.feed.*").await.unwrap();
+    client.flush().await.unwrap();
+    tail.wait_for_note("deliveries of 1 bridge are shown\n").await;
+    bridge.send("foo", &event("1")).await;
+    tail.wait_for("delivery", 1).await;
+    let subject = within("a word to the other", told.next()).await.unwrap().subject;
+    assert!(subject.starts_with("knats.bridge.feed."), "{subject}");
 }
 
 #[tokio::test]

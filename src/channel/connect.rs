@@ -94,7 +94,14 @@ impl Connection {
         let (denier, denied) = watch::channel(Denied::default());
         let (refuser, refusal) = watch::channel(String::new());
         let follower = Arc::new(Follower { link: sender, denied: denier, refusal: refuser });
-        let options = authenticate(settings)
+        let mut identity = None;
+        let mut servers = Vec::new();
+        for url in &settings.urls {
+            let (server, who) = without_identity(address(url)?);
+            servers.push(server);
+            identity = identity.or(who);
+        }
+        let options = authenticate(settings, identity)
             .await?
             .name(name)
             .retry_on_initial_connect()
@@ -111,7 +118,6 @@ impl Connection {
                 follower.follow(&event);
                 std::future::ready(())
             });
-        let servers = settings.urls.iter().map(|url| address(url)).collect::<Result<Vec<_>, _>>()?;
         let client = async_nats::connect_with_options(servers, options)
             .await
             .map_err(|error| SettingsError::Contradiction(format!("cannot set up the NATS client: {error}")))?;
@@ -230,8 +236,20 @@ fn denied_subject(text: &str) -> Option<&str> {
     text[at..].split('"').nth(1)
 }
 
-async fn authenticate(settings: &Settings) -> Result<ConnectOptions, SettingsError> {
+/// Who we are by a URL: a user with a password, or a token.
+type Identity = (String, Option<String>);
+
+async fn authenticate(settings: &Settings, by_url: Option<Identity>) -> Result<ConnectOptions, SettingsError> {
     let mut options = ConnectOptions::new();
+    let Settings { credentials_file, user, token, nkey_file, .. } = settings;
+    // Who is named besides is meant.
+    if credentials_file.is_none() && user.is_none() && token.is_none() && nkey_file.is_none() {
+        options = match by_url {
+            Some((user, Some(password))) => options.user_and_password(user, password),
+            Some((token, None)) => options.token(token),
+            None => options,
+        };
+    }
     if let Some(path) = &settings.credentials_file {
         let text = secret::read(path, "NATS credentials (--nats-creds)").await?;
         options = options.credentials(&text).map_err(|error| SettingsError::File {
@@ -285,6 +303,19 @@ pub(super) fn address(url: &str) -> Result<async_nats::ServerAddr, SettingsError
         .map_err(|error: std::io::Error| SettingsError::Url { url: without_secrets(url), error: error.to_string() })
 }
 
+/// Takes who we are out of a URL: the client makes no use of it there, and shows it in its logs.
+fn without_identity(server: async_nats::ServerAddr) -> (async_nats::ServerAddr, Option<Identity>) {
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let mut url = server.clone().into_inner();
+    if url.username().is_empty() {
+        return (server, None);
+    }
+    let identity = (decoded(url.username()), url.password().map(decoded));
+    // Fails only for URLs that can have neither.
+    let _ = url.set_username("").and(url.set_password(None));
+    (async_nats::ServerAddr::from_url(url).unwrap_or(server), Some(identity))
+}
+
 /// A URL as it may be shown: without user and password, and without a token.
 fn without_secrets(url: &str) -> String {
     let host = url.find("://").map_or(0, |scheme| scheme + "://".len());
@@ -296,6 +327,8 @@ fn without_secrets(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -308,6 +341,19 @@ mod tests {
             ("host", "host"),
         ] {
             assert_eq!(without_secrets(url), shown);
+        }
+    }
+
+    #[test]
+    fn who_we_are_is_taken_out_of_a_url() {
+        for (url, left, who) in [
+            ("nats://ann:se%40cret@host:4222", "nats://host:4222", Some(("ann", Some("se@cret")))),
+            ("tls://t0ken@host", "tls://host", Some(("t0ken", None))),
+            ("nats://host", "nats://host", None),
+        ] {
+            let (server, identity) = without_identity(address(url).unwrap());
+            assert_eq!(server.into_inner().as_str(), left);
+            assert_eq!(identity, who.map(|(user, password)| (user.to_owned(), password.map(str::to_owned))));
         }
     }
 }

@@ -3,12 +3,14 @@
 //!
 //! Exit codes of every command: 0 done, 1 the thing asked about has a fault, 2 usage or configuration.
 
+mod completion;
 mod demo;
 mod dev;
 mod duration;
 mod environment;
 mod http;
 mod logging;
+mod man;
 mod nats;
 mod nats_server;
 mod output;
@@ -32,11 +34,14 @@ use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+/// What every command ends with; its own help says what that means for it.
+const EXIT_CODES: &str = "0 done, 1 the thing asked about has a fault, 2 usage or configuration.";
+
 #[derive(Debug, Parser)]
 #[command(name = "knats", version, about = "A Knative-style CloudEvents bridge over NATS JetStream")]
-#[command(after_help = "Every flag has an environment variable: --nats-url is KNATS_NATS_URL.\n\n\
-    Exit codes: 0 done, 1 the thing asked about has a fault, 2 usage or configuration.\n\n\
-    Example, with nothing to configure:\n  knats demo")]
+#[command(after_help = format!("Every flag has an environment variable: --nats-url is KNATS_NATS_URL.\n\n\
+    Exit codes: {EXIT_CODES}\n\n\
+    Example, with nothing to configure:\n  knats demo"))]
 struct Cli {
     #[command(flatten)]
     logging: logging::Args,
@@ -67,6 +72,10 @@ enum Command {
     Validate(validate::Args),
     /// Watch events and deliveries as they happen
     Tail(Box<tail::Args>),
+    /// Write what a shell needs to complete commands and flags
+    Completion(completion::Args),
+    /// Write the manual
+    Man(man::Args),
 }
 
 /// An error of usage or configuration: exit code 2.
@@ -79,7 +88,7 @@ type Running = Pin<Box<dyn Future<Output = anyhow::Result<ExitCode>>>>;
 
 /// Parses the command line, runs what it asks for, and gives the exit code.
 pub fn run() -> ExitCode {
-    let matches = environment::attach(Cli::command()).get_matches();
+    let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Err(error) = logging::start(&cli.logging) {
         return fail(&error);
@@ -97,6 +106,11 @@ pub fn run() -> ExitCode {
     result.unwrap_or_else(|error| fail(&error))
 }
 
+/// The whole command line.
+fn command() -> clap::Command {
+    environment::attach(Cli::command())
+}
+
 /// Boxed: the commands' futures are large, and one runs at a time.
 fn start(command: Command, shutdown: CancellationToken) -> Running {
     match command {
@@ -107,6 +121,8 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Poll(args) => Box::pin(poll::run(args, shutdown)),
         Command::View(args) => Box::pin(view::run(args, shutdown)),
         Command::Tail(args) => Box::pin(tail::run(*args, shutdown)),
+        Command::Completion(args) => Box::pin(async move { completion::run(&args) }),
+        Command::Man(args) => Box::pin(async move { man::run(&args) }),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
     }
 }
@@ -147,10 +163,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
     use super::*;
-
-    fn command() -> clap::Command {
-        environment::attach(Cli::command())
-    }
 
     #[test]
     fn the_command_line_holds_together() {

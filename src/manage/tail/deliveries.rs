@@ -9,8 +9,9 @@ use super::Item;
 use crate::channel::watch::{LEASE, Told, WATCH, Watch, Watched};
 use crate::channel::{CallError, Calls, Connection};
 
-/// How often bridges are asked to go on: twice may be lost.
-const ASK_AGAIN: Duration = LEASE.checked_div(3).unwrap();
+/// How often bridges are asked to go on: within their lease, two questions in a row may be lost.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+const _: () = assert!(ASK_AGAIN.as_secs() * 3 < LEASE.as_secs());
 /// How long the answers of bridges may take. One that answers later tells all the same.
 const ANSWERS: Duration = Duration::from_secs(1);
 
