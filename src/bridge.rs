@@ -17,7 +17,7 @@ use crate::admin;
 use crate::channel::attempts::{self, AttemptLog};
 use crate::channel::connect::{Settings, SettingsError};
 use crate::channel::{Api, Connection, DeadLetters, PublishError, Publisher, Targets};
-use crate::dispatch::Shared;
+use crate::dispatch::{Feed, Shared};
 use crate::ingress::{self, Ingress};
 use crate::resource::{Desired, Key};
 use crate::sink::{Client, ClientError};
@@ -101,12 +101,17 @@ pub async fn run(
     }
     let (attempts, writing) = AttemptLog::new(control.clone(), config.attempts.level);
     tasks.spawn(writing);
+    let (feed, telling) = Feed::new(control.clone());
+    if config.dispatcher {
+        tasks.spawn(telling);
+    }
     let shared = Shared {
         api: Api::new(control.clone()),
         pulls,
         control: control.clone(),
         dead_letters: DeadLetters::new(publisher.clone()),
         attempts,
+        feed,
     };
     let (board, board_receiver) = watch::channel(status::Board::default());
     if config.dispatcher {

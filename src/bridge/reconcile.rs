@@ -15,12 +15,8 @@ use tokio_util::task::TaskTracker;
 use super::status::{Board, Entry, Standing};
 use super::{Config, Resources, readiness};
 use crate::admin::Readiness;
-<<<<<<< HEAD
 use crate::channel::attempts::{self, Level};
-use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream as streams};
-=======
 use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, inventory, name, stream as streams};
->>>>>>> status
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
 use crate::resource::{Channel, Delivery, Desired, Destination, Key, Ordering, Subscription};
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};

@@ -161,7 +161,7 @@ impl Api {
         Ok(())
     }
 
-    async fn call(&self, subject: &str, request: &Value) -> Result<Value, ApiError> {
+    pub(super) async fn call(&self, subject: &str, request: &Value) -> Result<Value, ApiError> {
         if !self.connection.is_connected() {
             return Err(ApiError::Disconnected);
         }
@@ -200,7 +200,7 @@ pub struct StoredMessage {
 }
 
 impl StoredMessage {
-    fn read(message: &Value) -> Result<Self, ApiError> {
+    pub(super) fn read(message: &Value) -> Result<Self, ApiError> {
         let unreadable = |what: &str| ApiError::NoAnswer(format!("a stored message came without a readable {what}"));
         let bytes = |field: &str| match message[field].as_str() {
             None => Ok(Vec::new()),
@@ -224,7 +224,7 @@ impl StoredMessage {
     }
 }
 
-fn found(answer: Result<Value, ApiError>) -> Result<Option<Value>, ApiError> {
+pub(super) fn found(answer: Result<Value, ApiError>) -> Result<Option<Value>, ApiError> {
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(ApiError::NotFound(_)) => Ok(None),

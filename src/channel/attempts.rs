@@ -116,6 +116,16 @@ pub enum Next {
     Kept,
 }
 
+impl Attempt {
+    /// With its texts cut to what a record may hold.
+    pub(super) fn shortened(mut self) -> Self {
+        for text in [&mut self.id, &mut self.source, &mut self.kind, &mut self.sink] {
+            shorten(text);
+        }
+        self
+    }
+}
+
 /// Writes to the log. Cheap to clone.
 #[derive(Clone)]
 pub struct AttemptLog {
@@ -185,13 +195,10 @@ impl AttemptLog {
 }
 
 async fn write(connection: Connection, mut attempts: mpsc::Receiver<Attempt>) {
-    while let Some(mut attempt) = attempts.recv().await {
+    while let Some(attempt) = attempts.recv().await {
         let Some(key) = Key::new(&attempt.namespace, &attempt.subscription) else { continue };
         let subject = subject(&key, &attempt.id);
-        for text in [&mut attempt.id, &mut attempt.source, &mut attempt.kind, &mut attempt.sink] {
-            shorten(text);
-        }
-        if let Ok(record) = serde_json::to_vec(&attempt) {
+        if let Ok(record) = serde_json::to_vec(&attempt.shortened()) {
             connection.tell(&subject, record).await;
         }
     }

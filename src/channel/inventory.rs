@@ -111,9 +111,11 @@ pub async fn streams(api: &Api) -> Result<Vec<StreamFacts>, ApiError> {
 /// # Errors
 /// When JetStream does not answer or says no; a stream that has gone meanwhile has none.
 pub async fn consumers(api: &Api, streams: &[StreamFacts]) -> Result<Vec<ConsumerFacts>, ApiError> {
-    let names = streams.iter().filter(|stream| stream.consumers > 0).map(|stream| stream.name.as_str());
-    let pages = stream::iter(names).map(|stream| consumers_of(api, stream)).buffered(PARALLEL);
-    pages.try_concat().await
+    // Owned, so that the whole can be sent between threads.
+    let used = streams.iter().filter(|stream| stream.consumers > 0);
+    let calls: Vec<_> = used.map(|stream| (api.clone(), stream.name.clone())).collect();
+    let pages = stream::iter(calls).map(|(api, stream)| async move { consumers_of(&api, &stream).await });
+    pages.buffered(PARALLEL).try_concat().await
 }
 
 /// All consumers of one stream; none when it is not there.

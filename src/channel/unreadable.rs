@@ -27,7 +27,7 @@ use crate::resource::Key;
 const PARALLEL: u64 = 16;
 /// Messages that one search looks at; the next one goes on from there.
 const AT_MOST: u64 = 50_000;
-const REASON: &str = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
+pub(super) const REASON: &str = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
 /// How often, and after which pause, a consumer is looked at until nobody pulls from it over a connection that is lost.
 const SETTLE_LOOKS: u32 = 6;
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
@@ -139,7 +139,7 @@ async fn look(api: &Api, stream: &str, sequence: u64) -> Result<Option<RawMessag
 
 /// Whether the client parses this header block (`NATS/1.0`, then `name: value` lines, a line that begins with white space
 /// going on with the one before).
-fn readable(block: &[u8]) -> bool {
+pub(super) fn readable(block: &[u8]) -> bool {
     if block.is_empty() {
         return true;
     }

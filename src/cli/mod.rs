@@ -3,6 +3,7 @@
 //!
 //! Exit codes of every command: 0 done, 1 the thing asked about has a fault, 2 usage or configuration.
 
+mod completion;
 mod confirm;
 mod demo;
 mod dev;
@@ -11,6 +12,7 @@ mod environment;
 mod get;
 mod http;
 mod logging;
+mod man;
 mod nats;
 mod nats_server;
 mod output;
@@ -24,6 +26,7 @@ mod send;
 mod sender;
 pub mod serve;
 mod shutdown;
+mod tail;
 mod validate;
 mod view;
 
@@ -37,11 +40,14 @@ use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+/// What every command ends with; its own help says what that means for it.
+const EXIT_CODES: &str = "0 done, 1 the thing asked about has a fault, 2 usage or configuration.";
+
 #[derive(Debug, Parser)]
 #[command(name = "knats", version, about = "A Knative-style CloudEvents bridge over NATS JetStream")]
-#[command(after_help = "Every flag has an environment variable: --nats-url is KNATS_NATS_URL.\n\n\
-    Exit codes: 0 done, 1 the thing asked about has a fault, 2 usage or configuration.\n\n\
-    Example, with nothing to configure:\n  knats demo")]
+#[command(after_help = format!("Every flag has an environment variable: --nats-url is KNATS_NATS_URL.\n\n\
+    Exit codes: {EXIT_CODES}\n\n\
+    Example, with nothing to configure:\n  knats demo"))]
 struct Cli {
     #[command(flatten)]
     logging: logging::Args,
@@ -80,6 +86,12 @@ enum Command {
     Replay(replay::Args),
     /// Delete the consumers of subscriptions that nobody declares any more
     Prune(prune::Args),
+    /// Watch events and deliveries as they happen
+    Tail(Box<tail::Args>),
+    /// Write what a shell needs to complete commands and flags
+    Completion(completion::Args),
+    /// Write the manual
+    Man(man::Args),
 }
 
 /// An error of usage or configuration: exit code 2.
@@ -92,7 +104,7 @@ type Running = Pin<Box<dyn Future<Output = anyhow::Result<ExitCode>>>>;
 
 /// Parses the command line, runs what it asks for, and gives the exit code.
 pub fn run() -> ExitCode {
-    let matches = environment::attach(Cli::command()).get_matches();
+    let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Err(error) = logging::start(&cli.logging) {
         return fail(&error);
@@ -110,6 +122,11 @@ pub fn run() -> ExitCode {
     result.unwrap_or_else(|error| fail(&error))
 }
 
+/// The whole command line.
+fn command() -> clap::Command {
+    environment::attach(Cli::command())
+}
+
 /// Boxed: the commands' futures are large, and one runs at a time.
 fn start(command: Command, shutdown: CancellationToken) -> Running {
     match command {
@@ -124,6 +141,9 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Resume(args) => Box::pin(resume::run(args)),
         Command::Replay(args) => Box::pin(replay::run(args, shutdown)),
         Command::Prune(args) => Box::pin(prune::run(args, shutdown)),
+        Command::Tail(args) => Box::pin(tail::run(*args, shutdown)),
+        Command::Completion(args) => Box::pin(async move { completion::run(&args) }),
+        Command::Man(args) => Box::pin(async move { man::run(&args) }),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
     }
 }
@@ -165,10 +185,6 @@ mod tests {
 
     use super::*;
 
-    fn command() -> clap::Command {
-        environment::attach(Cli::command())
-    }
-
     #[test]
     fn the_command_line_holds_together() {
         command().debug_assert();
@@ -207,11 +223,10 @@ mod tests {
         let matches = command().try_get_matches_from(["knats", "dev"]).unwrap();
         let Command::Dev(args) = Cli::from_arg_matches(&matches).unwrap().command else { panic!("not dev") };
         assert_eq!(args.serve.listen.to_string(), "127.0.0.1:8080");
-        assert!(args.serve.nats.nats_url.is_empty());
         let matches = command().try_get_matches_from(["knats", "serve"]).unwrap();
         let Command::Serve(args) = Cli::from_arg_matches(&matches).unwrap().command else { panic!("not serve") };
         assert_eq!(args.listen.to_string(), "0.0.0.0:8080");
-        assert_eq!(args.nats.nats_url, ["nats://127.0.0.1:4222"]);
+        assert_eq!(args.nats.settings_of_bridge().unwrap().urls, ["nats://127.0.0.1:4222"]);
     }
 
     #[test]

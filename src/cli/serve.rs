@@ -106,8 +106,9 @@ pub(super) async fn run_on(args: Args, sockets: Sockets, shutdown: CancellationT
             reload(&args.resources, &resolver, &sender);
         }
     };
+    let config = config(&args)?;
     tokio::select! {
-        ended = bridge::run(config(&args), sockets, resources, shutdown) => ended.map_err(|error| Usage(error.to_string()))?,
+        ended = bridge::run(config, sockets, resources, shutdown) => ended.map_err(|error| Usage(error.to_string()))?,
         () = following => {}
     }
     Ok(ExitCode::SUCCESS)
@@ -134,9 +135,9 @@ fn list(faults: &[Fault]) -> Vec<String> {
     faults.iter().map(ToString::to_string).collect()
 }
 
-fn config(args: &Args) -> Config {
-    Config {
-        nats: args.nats.settings(),
+fn config(args: &Args) -> Result<Config, Usage> {
+    Ok(Config {
+        nats: args.nats.settings_of_bridge()?,
         dispatcher: args.has(Role::Dispatcher),
         default_channel: args.default_channel.clone(),
         max_in_flight: args.max_in_flight.get(),
@@ -152,7 +153,7 @@ fn config(args: &Args) -> Config {
             },
             max_age: args.attempt_log_max_age,
         },
-    }
+    })
 }
 
 impl Args {

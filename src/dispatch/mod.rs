@@ -21,6 +21,7 @@ mod attempt;
 mod batch;
 mod breaker;
 mod desk;
+mod feed;
 mod health;
 mod lanes;
 mod pace;
@@ -40,6 +41,7 @@ use crate::filter::Filter;
 use crate::resource::{Breaker, Controls, Delivery, Key};
 use crate::sink::Sink;
 
+pub use feed::Feed;
 pub use health::{Health, LastError, Standing, State};
 pub use worker::Worker;
 
@@ -85,6 +87,7 @@ pub struct Shared {
     pub control: Connection,
     pub dead_letters: DeadLetters,
     pub attempts: AttemptLog,
+    pub feed: Feed,
 }
 
 /// A plan and its surroundings, as the events at work see them.

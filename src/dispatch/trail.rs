@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::attempt::Work;
+use super::feed::Feed;
 use crate::channel::attempts::{self, Attempt, AttemptLog, Level};
+use crate::channel::watch::Delivery;
 use crate::resource::Key;
 use crate::sink::{Failure, Outcome, Purpose, Sink};
 
@@ -38,6 +40,7 @@ pub(super) struct Trail {
     subscription: Key,
     stream: String,
     log: AttemptLog,
+    feed: Feed,
 }
 
 impl<'a> Exchange<'a> {
@@ -62,8 +65,8 @@ impl Exchange<'_> {
 }
 
 impl Trail {
-    pub(super) fn new(subscription: Key, stream: String, log: AttemptLog) -> Self {
-        Self { subscription, stream, log }
+    pub(super) fn new(subscription: Key, stream: String, log: AttemptLog, feed: Feed) -> Self {
+        Self { subscription, stream, log, feed }
     }
 
     /// Tells of an exchange: the status with which it went well, or its failure, and what follows.
@@ -74,8 +77,16 @@ impl Trail {
             Level::Failures => !smooth,
             Level::All => true,
         };
+        let watched = self.feed.is_watched();
+        if !wanted && !watched {
+            return;
+        }
+        let attempt = self.record(work, exchange, result, next);
+        if watched {
+            self.feed.tell(Delivery::new(attempt.clone(), &work.stored.event));
+        }
         if wanted {
-            self.log.record(self.record(work, exchange, result, next));
+            self.log.record(attempt);
         }
     }
 

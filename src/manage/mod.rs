@@ -6,6 +6,7 @@ pub mod channels;
 pub mod prune;
 pub mod steering;
 pub mod subscriptions;
+pub mod tail;
 
 use std::time::Duration;
 
