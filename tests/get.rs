@@ -197,6 +197,21 @@ async fn a_sink_that_is_away_shows_as_held_until_the_next_probe() {
     assert_eq!(held["last_error"]["code"], 500);
 }
 
+#[tokio::test]
+async fn a_subscription_that_has_no_consumer_yet_is_shown_with_the_reason() {
+    let nats = Nats::start().await;
+    let sink = Sink::start().await;
+    let _bridge = Bridge::of(&nats, &[channel("foo"), subscribe("sub", "nowhere", &sink.url("/"))]).spawn();
+    let look = || async {
+        let found = json_of(&nats, &["subscriptions"]).await;
+        Some(found[0].clone()).filter(|sub| sub["state"] == "stalled" && sub["reason"] != "not looked for yet")
+    };
+    let stalled = eventually("it is shown", look).await;
+    assert_eq!(stalled["reason"], "channel default/nowhere is not declared");
+    let told = (&stalled["name"], &stalled["channel"], &stalled["lag"], &stalled["sink"]);
+    assert_eq!(told, (&json!("sub"), &json!("default/nowhere"), &json!(0), &json!(sink.url("/"))));
+}
+
 /// A server where `all` may do everything and `some`, which is who does not say, may not publish and subscribe to these.
 async fn denying(publish: &str, subscribe: &str) -> Nats {
     let denied = format!("publish: {{ deny: [\"{publish}\"] }}, subscribe: {{ deny: [\"{subscribe}\"] }}");

@@ -103,7 +103,8 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
             let ours = owner(&config).is_some();
             if changes.is_empty() {
                 if ours && label::describe(&mut config["metadata"], subscription) {
-                    // It works as well without.
+                    // It works as well without. Looked at only when a subscription is placed, so two bridges of different versions
+                    // do not chase each other.
                     api.set_consumer(&stream, &consumer, &config).await.unwrap_or(info)
                 } else {
                     info

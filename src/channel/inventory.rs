@@ -199,6 +199,11 @@ impl StreamFacts {
 }
 
 impl ConsumerFacts {
+    /// A consumer that ought to be there.
+    pub fn missing(stream: &str, name: &str) -> Self {
+        Self { name: name.to_owned(), ..consumer_facts(stream, &Value::Null) }
+    }
+
     /// Messages that are not settled, delivered or not.
     pub fn lag(&self) -> u64 {
         self.undelivered.saturating_add(self.unsettled)

@@ -94,11 +94,12 @@ mod tests {
 
     #[test]
     fn what_others_have_said_stays_and_the_same_again_is_no_change() {
-        let mut metadata = json!({ "theirs": "x", REPLY: "http://gone" });
+        let mut metadata = json!({ "theirs": "x", DEAD_LETTER_SINK: "http://gone" });
         assert!(describe(&mut metadata, &subscription("t")));
         let expected = json!({
             "theirs": "x", SUBSCRIPTION: "default/t", CHANNEL: "default/b", KIND: "Trigger",
             SUBSCRIBER: "https://***@sink.example/x", FILTER: r#"{"type":"t"}"#,
+            REPLY: "http://b-kn-channel.default.svc.cluster.local",
         });
         assert_eq!(metadata, expected);
         assert!(!describe(&mut metadata, &subscription("t")));

@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn every_command_shows_an_example() {
         fn check(command: &mut clap::Command) {
-            for sub in command.get_subcommands_mut() {
+            for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
                 let help = sub.render_long_help().to_string();
                 assert!(help.contains("Example"), "{}: {help}", sub.get_name());
                 check(sub);

@@ -104,6 +104,13 @@ impl Said {
     }
 }
 
+impl Said {
+    /// All that is said, one consumer after the other.
+    pub(super) fn all(&self) -> impl Iterator<Item = &[Work]> {
+        self.works.values().flat_map(HashMap::values).map(Vec::as_slice)
+    }
+}
+
 impl Manager {
     /// Asks all bridges. That none may be asked costs what only they know, nothing else.
     pub(super) async fn ask_bridges(&self, subscription: Option<&Key>) -> Result<Said, Error> {

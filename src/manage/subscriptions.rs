@@ -1,5 +1,6 @@
 //! The subscriptions that are there: what JetStream knows of their consumers, and what bridges add to it.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use futures_util::{StreamExt as _, stream};
@@ -121,7 +122,8 @@ impl Manager {
     pub async fn subscriptions(&self, wanted: Option<&Key>) -> Result<Subscriptions, Error> {
         let (inventory, said) = tokio::join!(self.inventory(), self.ask_bridges(wanted));
         let ((streams, consumers), said) = (inventory?, said?);
-        let owned = owned(&consumers, &said);
+        let mut owned = owned(&consumers, &said);
+        owned.extend(missing(&consumers, &said));
         if let Some(wanted) = wanted
             && !owned.iter().any(|(key, _)| key == wanted)
         {
@@ -272,6 +274,19 @@ fn owned(consumers: &[ConsumerFacts], said: &Said) -> Vec<(Key, ConsumerFacts)> 
         consumer.subscription.clone().or_else(told)
     };
     consumers.iter().filter_map(|consumer| Some((owner(consumer)?, consumer.clone()))).collect()
+}
+
+/// What bridges have been told to deliver and what has no consumer, so that nobody looks for it in vain.
+fn missing(consumers: &[ConsumerFacts], said: &Said) -> Vec<(Key, ConsumerFacts)> {
+    let there: HashSet<(&str, &str)> =
+        consumers.iter().map(|consumer| (consumer.stream.as_str(), consumer.name.as_str())).collect();
+    let first = said.all().filter_map(<[Work]>::first);
+    let missing = first.filter(|work| !there.contains(&(work.stream.as_str(), work.consumer.as_str())));
+    missing
+        .filter_map(|work| {
+            Some((work.subscription.parse().ok()?, ConsumerFacts::missing(&work.stream, &work.consumer)))
+        })
+        .collect()
 }
 
 fn unknown<'a>(wanted: &Key, all: impl Iterator<Item = &'a Key>) -> Error {
