@@ -36,3 +36,4 @@ mod slow_sink;
 mod stored_form;
 mod unreadable_messages;
 mod vanishing_assets;
+mod why;

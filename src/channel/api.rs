@@ -53,8 +53,12 @@ impl Api {
 
     /// The configuration of a stream, `None` when there is no such stream.
     pub(super) async fn stream_config(&self, stream: &str) -> Result<Option<Value>, ApiError> {
-        let info = found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)?;
-        Ok(info.map(|info| info["config"].clone()))
+        Ok(self.stream_info(stream).await?.map(|info| info["config"].clone()))
+    }
+
+    /// Everything about a stream, `None` when there is none of that name.
+    pub(super) async fn stream_info(&self, stream: &str) -> Result<Option<Value>, ApiError> {
+        found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)
     }
 
     pub(super) async fn create_stream(&self, stream: &str, config: &Value) -> Result<Value, ApiError> {
@@ -103,6 +107,13 @@ impl Api {
         let page = self.call(&format!("CONSUMER.LIST.{stream}"), &json!({ "offset": offset })).await?;
         let total = page["total"].as_u64().and_then(|total| usize::try_from(total).ok()).unwrap_or(0);
         Ok((page["consumers"].as_array().cloned().unwrap_or_default(), total))
+    }
+
+    /// One page of all streams, from `offset`, and how many there are in all.
+    pub(super) async fn streams(&self, offset: usize) -> Result<(Vec<Value>, usize), ApiError> {
+        let page = self.call("STREAM.LIST", &json!({ "offset": offset })).await?;
+        let total = page["total"].as_u64().and_then(|total| usize::try_from(total).ok()).unwrap_or(0);
+        Ok((page["streams"].as_array().cloned().unwrap_or_default(), total))
     }
 
     /// A stored message with its header block as base64, so that headers which the client cannot parse can be looked at.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
 use super::stream::{EnsureError, differences, nanos, stream_name};
-use super::{broker, name};
+use super::{broker, label, name};
 use crate::filter::Filter;
 use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Controls, DeliverPolicy, Key, Ordering, Subscription};
 
@@ -17,9 +17,6 @@ pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
 /// Deliveries that may wait for their acknowledgement, those that wait for a retry included: so many failing events do not
 /// stand in the way of others. Bounded because the server walks over all of them.
 const DEFAULT_MAX_ACK_PENDING: i64 = 20_000;
-/// The metadata key that says whose consumer this is. eventing-natss names its own `KN_SUB_...` too.
-const OWNER: &str = "knats.dev/subscription";
-
 /// Until when a consumer is paused whose subscription says so: for good. It tells our pause from an operator's.
 const PAUSED: &str = "2999-01-01T00:00:00Z";
 
@@ -188,8 +185,8 @@ pub async fn owned(api: &Api, stream: &str) -> Result<Vec<Key>, ApiError> {
     }
 }
 
-fn owner(config: &Value) -> Option<Key> {
-    let key: Key = config["metadata"][OWNER].as_str()?.parse().ok()?;
+pub(super) fn owner(config: &Value) -> Option<Key> {
+    let key: Key = config["metadata"][label::SUBSCRIPTION].as_str()?.parse().ok()?;
     (config["durable_name"].as_str() == Some(&name::consumer(&key))).then_some(key)
 }
 
@@ -201,7 +198,7 @@ fn new_config(consumer: &str, subscription: &Key, declared: &[(&'static str, Val
         "replay_policy": "instant",
         // Attempts are bounded by the dispatcher, which keeps what it gives up. The server would drop it.
         "max_deliver": -1,
-        "metadata": { OWNER: subscription.to_string() },
+        "metadata": { label::SUBSCRIPTION: subscription.to_string() },
     });
     for (field, value) in defaults().into_iter().chain(declared.iter().cloned()) {
         config[field] = value;

@@ -20,6 +20,7 @@ pub mod serve;
 mod shutdown;
 mod validate;
 mod view;
+mod why;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -64,6 +65,8 @@ enum Command {
     View(view::Args),
     /// Check manifests
     Validate(validate::Args),
+    /// Tell the story of one event: where it is, who wanted it, what became of it
+    Why(Box<why::Args>),
 }
 
 /// An error of usage or configuration: exit code 2.
@@ -104,6 +107,7 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Poll(args) => Box::pin(poll::run(args, shutdown)),
         Command::View(args) => Box::pin(view::run(args, shutdown)),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
+        Command::Why(args) => Box::pin(why::run(*args)),
     }
 }
 
@@ -164,7 +168,7 @@ mod tests {
     #[test]
     fn every_flag_has_its_environment_variable() {
         for sub in command().get_subcommands() {
-            let own = sub.get_arguments().filter(|arg| !arg.is_hide_set());
+            let own = sub.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional());
             for arg in own.filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
                 let long = arg.get_long().unwrap();
                 let expected = format!("KNATS_{}", long.to_uppercase().replace('-', "_"));
