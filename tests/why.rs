@@ -420,7 +420,7 @@ async fn the_same_event_stored_again_is_one_story_with_both_places() {
 #[tokio::test]
 async fn ids_of_any_form_are_found() {
     let (nats, _sink, bridge) = world(json!({"retry": 0}), "failures", |_| Answer::status(400)).await;
-    let ids = ["a b", "*", ">", "ü \u{1f600}", "\"quoted\"", "100%", "../x", "-dash", &"long".repeat(600)];
+    let ids = ["a b", "*", ">", "ü \u{1f600}", "say \"hi\"", "100%", "../x", "-dash", &"long".repeat(600)];
     for (index, id) in ids.iter().enumerate() {
         bridge.send("foo", &event(id)).await;
         nats.dead_letters(index + 1).await;

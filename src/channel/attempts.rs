@@ -183,7 +183,7 @@ fn is_ours(config: &Value) -> bool {
 ///
 /// # Errors
 /// When JetStream does not answer or says no; that there is no log is none.
-pub async fn of_event(api: &Api, id: &str, source: Option<&str>) -> Result<Vec<Attempt>, ApiError> {
+pub async fn of_id(api: &Api, id: &str, source: Option<&str>) -> Result<Vec<Attempt>, ApiError> {
     let short = |text: &str| {
         let mut text = text.to_owned();
         shorten(&mut text);

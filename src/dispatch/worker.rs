@@ -51,7 +51,7 @@ impl Worker {
     pub fn new(plan: Plan, shared: Shared, health: Health) -> Self {
         let losses = (shared.pulls.link().borrow().losses, shared.control.link().borrow().losses);
         let pace = Pace::new(plan.controls.rate);
-        let trail = Trail::new(plan.subscription.clone(), plan.consumer.stream.clone(), shared.attempts.clone());
+        let trail = Trail::new(&plan, shared.attempts.clone());
         let context = Arc::new(Surroundings { plan, shared, tallies: Tallies::default(), trail });
         Self {
             health,

@@ -9,7 +9,7 @@ impl Manager {
     /// # Errors
     /// When JetStream does not answer or says no; that there is no log is no attempts.
     pub async fn attempts_of(&self, id: &str, source: Option<&str>) -> Result<Vec<Attempt>, Error> {
-        let found = attempts::of_event(&self.api, id, source).await;
+        let found = attempts::of_id(&self.api, id, source).await;
         found.map_err(while_doing(format!("cannot read the log of attempts ({})", attempts::STREAM)))
     }
 }
