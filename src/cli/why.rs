@@ -245,3 +245,79 @@ fn short(text: &str) -> String {
     }
     plain(&short)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::manage::why::{Matching, State};
+
+    fn attempt(fields: serde_json::Value) -> Attempt {
+        let mut whole = json!({
+            "time": "2026-03-02T09:15:04.1314Z", "namespace": "default", "subscription": "billing", "stream": "S",
+            "sequence": 7, "id": "1", "source": "/s", "type": "t", "attempt": 1, "purpose": "subscriber",
+            "sink": "http://b/", "duration_ms": 3.21, "next": "settled",
+        });
+        whole.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        serde_json::from_value(whole).unwrap()
+    }
+
+    fn story() -> Story {
+        let retried =
+            json!({ "code": 503, "next": "retry", "retry_at": "2026-03-02T09:15:14Z", "error": "bu\u{1b}sy\nnow" });
+        let kept = json!({ "next": "kept", "attempt": 2, "error": "timed out", "redrive": true });
+        Story {
+            id: "order\r7".into(),
+            source: "/orders".into(),
+            kind: "com.example.order".into(),
+            channel: Some("default/shop".into()),
+            stream: Some("S".into()),
+            sequence: Some(7),
+            also_at: vec![3],
+            received_at: Some("2026-03-02T09:15:04.12Z".parse().unwrap()),
+            stored: true,
+            attributes: [("subject".to_owned(), "x".repeat(200))].into(),
+            data_bytes: Some(17),
+            attempt_log_from: None,
+            subscriptions: vec![Chapter {
+                subscription: "default/billing".into(),
+                filter: Matching { verdict: Some(Verdict::Match), because: "it has no filter".into(), clauses: vec![] },
+                state: State::Settled,
+                detail: "settled: given up".into(),
+                retry_at: None,
+                attempts: vec![attempt(retried), attempt(kept)],
+                dead_letters: vec![Letter {
+                    sequence: 9,
+                    kept_at: "2026-03-02T09:15:20Z".parse().unwrap(),
+                    code: Some("500".into()),
+                    destination: Some("http://b/".into()),
+                }],
+            }],
+        }
+    }
+
+    #[test]
+    fn a_story_is_a_line_a_fact_and_safe_for_a_terminal() {
+        let text = text(&story(), "2026-03-02T09:15:46Z".parse().unwrap());
+        let expected = [
+            "event                 order\u{fffd}7",
+            "source                /orders",
+            "type                  com.example.order",
+            "stored                stream S at sequence 7, channel default/shop; the same source and id also at 3",
+            "received              2026-03-02T09:15:04.120Z, 42s ago",
+            &format!("attributes            subject={}…", "x".repeat(MAX_SHOWN)),
+            "data                  17 bytes",
+            "",
+            "subscription          default/billing",
+            "  filter              matched: it has no filter",
+            "  state               settled: given up",
+            "  attempt 1           2026-03-02T09:15:04.131Z  503 after 3.2 ms from http://b/, next try at 2026-03-02T09:15:14.000Z: bu\u{fffd}sy\u{fffd}now",
+            "  redrive, attempt 2  2026-03-02T09:15:04.131Z  no answer after 3.2 ms from http://b/, given up, to be kept: timed out",
+            "  kept                2026-03-02T09:15:20.000Z  in KN_DEADLETTERS at sequence 9, code 500 from http://b/",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+}

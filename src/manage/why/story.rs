@@ -373,3 +373,126 @@ impl Reading<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: &str = "2026-03-02T10:00:00Z";
+
+    fn attempt(purpose: &str, next: &str, retry_at: Option<&str>) -> Attempt {
+        let record = json!({
+            "time": "2026-03-02T09:00:00Z", "namespace": "default", "subscription": "s", "stream": "S", "sequence": 7,
+            "id": "1", "source": "/s", "type": "t", "attempt": 1, "purpose": purpose, "sink": "http://b/",
+            "duration_ms": 1.0, "next": next, "retry_at": retry_at,
+        });
+        serde_json::from_value(record).unwrap()
+    }
+
+    fn letter() -> Letter {
+        Letter { sequence: 9, kept_at: NOW.parse().unwrap(), code: None, destination: None }
+    }
+
+    #[track_caller]
+    fn check(
+        whereabouts: Option<Whereabouts>,
+        verdict: Verdict,
+        attempts: &[Attempt],
+        letters: &[Letter],
+        state: State,
+        detail: &str,
+    ) {
+        let filter = Matching { verdict: Some(verdict), because: String::new(), clauses: Vec::new() };
+        let reach = Reach::From("2026-03-01T00:00:00Z".parse().unwrap());
+        let now = NOW.parse().unwrap();
+        let facts = Facts { event: None, sequence: Some(7), received_at: Some(now), reach, now };
+        let (found, told, _) = Reading { filter: &filter, attempts, letters, facts: &facts }.state(whereabouts);
+        assert!(found == state && told.contains(detail), "{found:?}: {told}");
+    }
+
+    #[test]
+    fn a_filter_that_leaves_the_event_out_counts_unless_it_was_delivered_all_the_same() {
+        let settled = || Some(Whereabouts::Settled);
+        check(settled(), Verdict::NoMatch, &[], &[], State::NotWanted, "does not match");
+        check(settled(), Verdict::Error, &[], &[], State::NotWanted, "cannot be evaluated");
+        let delivered = [attempt("subscriber", "settled", None)];
+        check(settled(), Verdict::NoMatch, &delivered, &[], State::Settled, "delivered by attempt 1");
+        let subjects = vec!["a.>".to_owned()];
+        check(Some(Whereabouts::NotSelected { subjects }), Verdict::Match, &[], &[], State::NotWanted, "selects: a.>");
+    }
+
+    #[test]
+    fn what_jetstream_leaves_open_the_last_attempt_decides() {
+        let open = || Some(Whereabouts::Open { unsettled: 2, delivered: 10 });
+        let check = |attempts: &[Attempt], letters: &[Letter], state, detail: &str| {
+            check(open(), Verdict::Match, attempts, letters, state, detail);
+        };
+        check(
+            &[],
+            &[],
+            State::Open,
+            "one of 2 of the last 10 events that are not: JetStream does not say which; no failures recorded",
+        );
+        check(
+            &[attempt("subscriber", "retry", Some("2026-03-02T10:00:01Z"))],
+            &[],
+            State::AwaitingRetry,
+            "until 2026-03-02T10:00:01",
+        );
+        check(
+            &[attempt("subscriber", "retry", Some("2026-03-02T09:59:59Z"))],
+            &[],
+            State::AwaitingRetry,
+            "was due at 2026-03-02T09:59:59",
+        );
+        check(&[attempt("subscriber", "reply", None)], &[], State::InDelivery, "its reply is on its way");
+        check(
+            &[attempt("subscriber", "dead_letter_sink", None)],
+            &[],
+            State::InDelivery,
+            "its dead letter is on its way",
+        );
+        check(&[attempt("subscriber", "kept", None)], &[], State::InDelivery, "about to be kept");
+        check(
+            &[attempt("subscriber", "kept", None)],
+            &[letter()],
+            State::Settled,
+            "kept in KN_DEADLETTERS at sequence 9",
+        );
+        check(&[attempt("reply", "settled", None)], &[], State::Settled, "its reply went to http://b/");
+        check(&[], &[letter()], State::Settled, "at sequence 9");
+    }
+
+    #[test]
+    fn without_a_consumer_the_log_and_the_dead_letters_tell() {
+        check(None, Verdict::Match, &[], &[], State::Unknown, "there is no consumer");
+        check(None, Verdict::Match, &[attempt("subscriber", "settled", None)], &[], State::Settled, "attempt 1");
+        check(None, Verdict::Match, &[], &[letter()], State::Settled, "at sequence 9");
+    }
+
+    #[test]
+    fn a_settled_event_says_what_the_log_cannot_know() {
+        let settled = || Some(Whereabouts::Settled);
+        check(
+            settled(),
+            Verdict::Match,
+            &[attempt("subscriber", "retry", None)],
+            &[],
+            State::Settled,
+            "does not have its last",
+        );
+        check(
+            settled(),
+            Verdict::Match,
+            &[attempt("subscriber", "kept", None)],
+            &[],
+            State::Settled,
+            "no longer in KN_DEADLETTERS",
+        );
+        check(settled(), Verdict::Match, &[], &[], State::Settled, "no failures recorded");
+    }
+}
