@@ -14,7 +14,7 @@ use crate::support::resources::{channel, subscribe, to_yaml};
 use crate::support::{Answer, Sink, event, eventually, free_port, until};
 
 /// Every command.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "serve",
     "dev",
     "demo",

@@ -40,3 +40,4 @@ mod stored_form;
 mod tail;
 mod unreadable_messages;
 mod vanishing_assets;
+mod why;

@@ -53,8 +53,12 @@ impl Api {
 
     /// The configuration of a stream, `None` when there is no such stream.
     pub(super) async fn stream_config(&self, stream: &str) -> Result<Option<Value>, ApiError> {
-        let info = found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)?;
-        Ok(info.map(|info| info["config"].clone()))
+        Ok(self.stream_info(stream).await?.map(|info| info["config"].clone()))
+    }
+
+    /// Everything about a stream, `None` when there is none of that name.
+    pub(super) async fn stream_info(&self, stream: &str) -> Result<Option<Value>, ApiError> {
+        found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)
     }
 
     pub(super) async fn create_stream(&self, stream: &str, config: &Value) -> Result<Value, ApiError> {

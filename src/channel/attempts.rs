@@ -6,12 +6,12 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::api::{Api, ApiError};
 use super::connect::Connection;
-use super::stream::nanos;
+use super::stream::{EnsureError, covers, nanos};
 use crate::resource::Key;
 
 /// The stream that keeps the log of attempts.
@@ -21,6 +21,8 @@ const SUBJECTS: &str = "knats.attempt.>";
 const MAX_MESSAGES: u64 = 100_000;
 /// Records of one event of one subscription: its retries, and a few redrives.
 const MAX_PER_SUBJECT: u64 = 64;
+/// Records of one event that are read: those of sixteen subscriptions at least.
+const MAX_READ: usize = 1024;
 /// Hexadecimal digits of the hash of an event's id in the subject.
 const HASH_DIGITS: usize = 16;
 /// Records on their way to the stream. What comes while so many wait is left out.
@@ -133,13 +135,29 @@ pub struct AttemptLog {
     queue: mpsc::Sender<Attempt>,
 }
 
+/// How far back the log reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// There is no log.
+    Absent,
+    /// Older records have been removed, by their age or because there were too many.
+    From(Timestamp),
+}
+
 /// Brings the stream into place, with the age limit that was asked for.
 ///
 /// # Errors
-/// When JetStream does not answer or says no.
-pub async fn ensure(api: &Api, max_age: Duration) -> Result<(), ApiError> {
+/// When JetStream does not answer or says no, or a stream of that name keeps something else; that one is left alone.
+pub async fn ensure(api: &Api, max_age: Duration) -> Result<(), EnsureError> {
     let max_age = json!(nanos(max_age));
     if let Some(mut config) = api.stream_config(STREAM).await? {
+        if !is_ours(&config) {
+            return Err(EnsureError::CannotChange {
+                asset: format!("stream {STREAM}"),
+                differences: format!("subjects are wanted to be [\"{SUBJECTS}\"] and are {}", config["subjects"]),
+                cause: "it keeps something else; delivery goes on, attempts are not logged".to_owned(),
+            });
+        }
         if config["max_age"] != max_age {
             config["max_age"] = max_age;
             api.update_stream(STREAM, &config).await?;
@@ -161,13 +179,65 @@ pub async fn ensure(api: &Api, max_age: Duration) -> Result<(), ApiError> {
     match api.create_stream(STREAM, &config).await {
         // Another bridge was faster.
         Err(ApiError::Refused { .. }) if api.stream_config(STREAM).await?.is_some() => Ok(()),
-        created => created.map(|_| ()),
+        created => Ok(created.map(|_| ())?),
     }
 }
 
-/// Where the attempts of one event at one subscription are: `knats.attempt.NAMESPACE.SUBSCRIPTION.HASH`.
+fn is_ours(config: &Value) -> bool {
+    let subjects = config["subjects"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    subjects.into_iter().any(|pattern| covers(pattern, SUBJECTS))
+}
+
+/// What is known of the attempts of the events with this id, oldest first; of those with another source, too, unless one is
+/// named.
+///
+/// # Errors
+/// When JetStream does not answer or says no; that there is no log is none.
+pub async fn of_id(api: &Api, id: &str, source: Option<&str>) -> Result<Vec<Attempt>, ApiError> {
+    let short = |text: &str| {
+        let mut text = text.to_owned();
+        shorten(&mut text);
+        text
+    };
+    // As they are in a record.
+    let (subject, id, source) = (format!("knats.attempt.{}.>", hash(id)), short(id), source.map(short));
+    let (mut found, mut from) = (Vec::new(), 1);
+    while found.len() < MAX_READ
+        && let Some(message) = api.next_message(STREAM, &subject, from).await?
+    {
+        from = message.sequence + 1;
+        // What somebody else has put there is none of ours.
+        let record: Option<Attempt> = serde_json::from_slice(&message.payload).ok();
+        found.extend(
+            record.filter(|record| record.id == id && source.as_ref().is_none_or(|source| record.source == *source)),
+        );
+    }
+    found.sort_by_key(|record| record.time);
+    Ok(found)
+}
+
+/// How far back the log reaches.
+///
+/// # Errors
+/// When JetStream does not answer or says no.
+pub async fn reach(api: &Api, now: Timestamp) -> Result<Reach, ApiError> {
+    let Some(info) = api.stream_info(STREAM).await?.filter(|info| is_ours(&info["config"])) else {
+        return Ok(Reach::Absent);
+    };
+    let time = |value: &Value| value.as_str().and_then(|time| time.parse::<Timestamp>().ok());
+    let made = time(&info["created"]).unwrap_or(Timestamp::UNIX_EPOCH);
+    let max_age = info["config"]["max_age"].as_u64().filter(|age| *age > 0).map(Duration::from_nanos);
+    let by_age = max_age.and_then(|age| now.checked_sub(age).ok()).unwrap_or(made);
+    let limit = info["config"]["max_msgs"].as_u64().filter(|limit| *limit > 0).unwrap_or(u64::MAX);
+    let is_full = info["state"]["messages"].as_u64().unwrap_or(0) >= limit;
+    let by_count = time(&info["state"]["first_ts"]).filter(|_| is_full).unwrap_or(made);
+    Ok(Reach::From(made.max(by_age).max(by_count)))
+}
+
+/// Where the attempts of one event at one subscription are: `knats.attempt.HASH.NAMESPACE.SUBSCRIPTION`. The hash comes first,
+/// so that those at all subscriptions are one pattern; a name may have several tokens.
 pub fn subject(subscription: &Key, event_id: &str) -> String {
-    format!("knats.attempt.{}.{}.{}", subscription.namespace(), subscription.name(), hash(event_id))
+    format!("knats.attempt.{}.{}.{}", hash(event_id), subscription.namespace(), subscription.name())
 }
 
 /// The token that stands for an event's id, which may hold anything.
@@ -222,7 +292,7 @@ mod tests {
         let key = Key::new("default", "a.b").unwrap();
         for id in ["1", "a.b *> \u{1f600}", &"x".repeat(5000)] {
             let subject = subject(&key, id);
-            let token = subject.strip_prefix("knats.attempt.default.a.b.").unwrap();
+            let token = subject.strip_prefix("knats.attempt.").unwrap().strip_suffix(".default.a.b").unwrap();
             assert!(token.len() == HASH_DIGITS && token.bytes().all(|byte| byte.is_ascii_hexdigit()), "{subject}");
         }
         assert_ne!(hash("1"), hash("2"));

@@ -24,8 +24,8 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(60 * 60);
 
 /// Headers of a message that was set aside as it is: why, and where it stood.
 const REASON: &str = "Knats-Reason";
-const ORIGIN_STREAM: &str = "Knats-Stream";
-const ORIGIN_SEQUENCE: &str = "Knats-Sequence";
+pub const ORIGIN_STREAM: &str = "Knats-Stream";
+pub const ORIGIN_SEQUENCE: &str = "Knats-Sequence";
 const ORIGIN_SUBJECT: &str = "Knats-Subject";
 /// Base64, because they may be what made the message unreadable.
 const ORIGIN_HEADERS: &str = "Knats-Headers";

@@ -29,6 +29,7 @@ mod shutdown;
 mod tail;
 mod validate;
 mod view;
+mod why;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -92,6 +93,8 @@ enum Command {
     Completion(completion::Args),
     /// Write the manual
     Man(man::Args),
+    /// Tell the story of one event: where it is, who wanted it, what became of it
+    Why(Box<why::Args>),
 }
 
 /// An error of usage or configuration: exit code 2.
@@ -145,6 +148,7 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Completion(args) => Box::pin(async move { completion::run(&args) }),
         Command::Man(args) => Box::pin(async move { man::run(&args) }),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
+        Command::Why(args) => Box::pin(why::run(*args)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::Plan;
 use super::attempt::Work;
 use super::feed::Feed;
 use crate::channel::attempts::{self, Attempt, AttemptLog, Level};
@@ -41,6 +42,8 @@ pub(super) struct Trail {
     stream: String,
     log: AttemptLog,
     feed: Feed,
+    /// What its events are sent for at first.
+    first: Purpose,
 }
 
 impl<'a> Exchange<'a> {
@@ -65,13 +68,20 @@ impl Exchange<'_> {
 }
 
 impl Trail {
-    pub(super) fn new(subscription: Key, stream: String, log: AttemptLog, feed: Feed) -> Self {
-        Self { subscription, stream, log, feed }
+    pub(super) fn new(plan: &Plan, log: AttemptLog, feed: Feed) -> Self {
+        Self {
+            subscription: plan.subscription.clone(),
+            stream: plan.consumer.stream.clone(),
+            log,
+            feed,
+            first: if plan.subscriber.is_some() { Purpose::Subscriber } else { Purpose::Reply },
+        }
     }
 
     /// Tells of an exchange: the status with which it went well, or its failure, and what follows.
     pub(super) fn tell(&self, work: &Work, exchange: &Exchange<'_>, result: Result<u16, &Failure>, next: Next) {
-        let smooth = result.is_ok() && next == Next::Settled && work.attempt() == 1;
+        let at_once = exchange.purpose == self.first && work.attempt() == 1;
+        let smooth = result.is_ok() && next == Next::Settled && at_once;
         let wanted = match self.log.level() {
             Level::Off => false,
             Level::Failures => !smooth,

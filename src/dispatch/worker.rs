@@ -53,8 +53,7 @@ impl Worker {
     pub fn new(plan: Plan, shared: Shared, health: Health) -> Self {
         let losses = (shared.pulls.link().borrow().losses, shared.control.link().borrow().losses);
         let pace = Pace::new(plan.controls.rate);
-        let (log, feed) = (shared.attempts.clone(), shared.feed.clone());
-        let trail = Trail::new(plan.subscription.clone(), plan.consumer.stream.clone(), log, feed);
+        let trail = Trail::new(&plan, shared.attempts.clone(), shared.feed.clone());
         let (tallies, book) = (Tallies::default(), health.book());
         let context = Arc::new(Surroundings { plan, shared, tallies, trail, book });
         Self {

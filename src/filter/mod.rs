@@ -3,6 +3,7 @@
 
 pub mod cesql;
 mod compile;
+mod explain;
 mod node;
 
 #[cfg(test)]
@@ -12,9 +13,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::event::Event;
+pub use explain::{Clause, Explanation};
 use node::Node;
 
 /// More types than these are not worth selecting by: each is a subject that the server keeps per consumer.
@@ -48,7 +51,8 @@ pub struct Fault {
 ///
 /// An error is neither yes nor no: it passes through `not`, and counts in `all` and `any` only where the others leave the
 /// answer open. So a filter that errs never matches because of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Match,
     NoMatch,
@@ -83,8 +87,28 @@ impl Filter {
         }
     }
 
+    /// Compiles what [`Self::compile`] or [`Self::from_attributes`] was given, as it is noted somewhere: a list, a map of
+    /// attributes, or an object with `filters` or `filter` as a Trigger's `spec` has them.
+    ///
+    /// # Errors
+    /// All faults of it.
+    pub fn from_declared(declared: &Value) -> Result<Self, Vec<Fault>> {
+        // The value of an attribute is a text, so the three cannot be mistaken for each other.
+        match (&declared["filters"], &declared["filter"]["attributes"]) {
+            (list @ Value::Array(filters), _) if !filters.is_empty() => Self::compile(list),
+            (_, attributes @ Value::Object(_)) => Self::from_attributes(attributes),
+            _ if declared.is_array() => Self::compile(declared),
+            _ => Self::from_attributes(declared),
+        }
+    }
+
     pub fn evaluate(&self, event: &Event) -> Verdict {
         self.0.root.evaluate(event)
+    }
+
+    /// The same verdict with the clauses that decided.
+    pub fn explain(&self, event: &Event) -> Explanation {
+        Explanation::of(&self.0.root, event)
     }
 
     /// The values of `type` that an event must have one of to match, when the filter says so by exact comparison; `None` when

@@ -72,7 +72,7 @@ fn decide(nodes: &[Node], event: &Event, decisive: Verdict, otherwise: Verdict) 
 }
 
 impl Condition {
-    fn holds(&self, event: &Event) -> bool {
+    pub(super) fn holds(&self, event: &Event) -> bool {
         event.attribute(&self.name).is_some_and(|value| match &self.test {
             Test::Is(wanted) => value == wanted,
             Test::StartsWith(prefix) => value.starts_with(prefix.as_str()),

@@ -51,6 +51,23 @@ fn an_empty_list_matches_every_event() {
 }
 
 #[test]
+fn what_was_declared_is_read_back_in_any_of_its_forms() {
+    let list = json!([{ "exact": { "type": "x" } }]);
+    let attributes = json!({ "type": "x" });
+    let forms = [
+        (list.clone(), compile(&list)),
+        (json!({ "filters": list, "filter": { "attributes": { "id": "y" } } }), compile(&list)),
+        (attributes.clone(), Filter::from_attributes(&attributes).unwrap()),
+        (json!({ "filter": { "attributes": attributes } }), Filter::from_attributes(&attributes).unwrap()),
+        (json!({ "filter": "x" }), Filter::from_attributes(&json!({ "filter": "x" })).unwrap()),
+    ];
+    for (declared, expected) in forms {
+        assert_eq!(Filter::from_declared(&declared).unwrap(), expected, "{declared}");
+    }
+    assert!(Filter::from_declared(&json!("x")).is_err());
+}
+
+#[test]
 fn every_entry_of_the_list_must_hold() {
     let both = json!([{ "exact": { "type": "com.example.order" } }, { "prefix": { "source": "/s" } }]);
     assert_eq!(compile(&both).evaluate(&order()), Verdict::Match);

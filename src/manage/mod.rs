@@ -1,12 +1,14 @@
 //! What operators ask and do: straight from JetStream, with or without a bridge that runs. The commands and the management API
 //! are two faces of this room; it knows neither terminals nor HTTP.
 
+mod attempts;
 pub mod bridges;
 pub mod channels;
 pub mod prune;
 pub mod steering;
 pub mod subscriptions;
 pub mod tail;
+pub mod why;
 
 use std::time::Duration;
 
