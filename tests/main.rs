@@ -15,6 +15,7 @@ mod brokers;
 mod commands;
 mod controls;
 mod dead_letters;
+mod diff;
 mod dispatch_request;
 mod failing_network;
 mod foreign_messages;

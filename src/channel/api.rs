@@ -43,14 +43,16 @@ impl Api {
     }
 
     /// Whether the server is of that version or newer.
-    pub(super) fn knows(&self, major: i64, minor: i64) -> bool {
+    pub fn knows(&self, major: i64, minor: i64) -> bool {
         self.connection.client.is_server_compatible(major, minor, 0)
     }
 
-    /// The configuration of a stream, `None` when there is no such stream.
-    pub(super) async fn stream_config(&self, stream: &str) -> Result<Option<Value>, ApiError> {
-        let info = found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)?;
-        Ok(info.map(|info| info["config"].clone()))
+    /// Everything about a stream, `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn stream_info(&self, stream: &str) -> Result<Option<Value>, ApiError> {
+        found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)
     }
 
     pub(super) async fn create_stream(&self, stream: &str, config: &Value) -> Result<Value, ApiError> {
@@ -62,7 +64,10 @@ impl Api {
     }
 
     /// Everything about a consumer, `None` when there is none of that name.
-    pub(super) async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<Option<Value>, ApiError> {
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<Option<Value>, ApiError> {
         found(self.call(&format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({})).await)
     }
 
@@ -95,7 +100,10 @@ impl Api {
     }
 
     /// One page of the consumers of a stream, from `offset`, and how many there are in all.
-    pub(super) async fn consumers(&self, stream: &str, offset: usize) -> Result<(Vec<Value>, usize), ApiError> {
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn consumers(&self, stream: &str, offset: usize) -> Result<(Vec<Value>, usize), ApiError> {
         let page = self.call(&format!("CONSUMER.LIST.{stream}"), &json!({ "offset": offset })).await?;
         let total = page["total"].as_u64().and_then(|total| usize::try_from(total).ok()).unwrap_or(0);
         Ok((page["consumers"].as_array().cloned().unwrap_or_default(), total))
@@ -113,7 +121,7 @@ impl Api {
         Ok(())
     }
 
-    async fn call(&self, subject: &str, request: &Value) -> Result<Value, ApiError> {
+    pub(super) async fn call(&self, subject: &str, request: &Value) -> Result<Value, ApiError> {
         if !self.connection.is_connected() {
             return Err(ApiError::Disconnected);
         }

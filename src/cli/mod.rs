@@ -5,6 +5,7 @@
 
 mod demo;
 mod dev;
+mod diff;
 mod duration;
 mod environment;
 mod http;
@@ -64,6 +65,8 @@ enum Command {
     View(view::Args),
     /// Check manifests
     Validate(validate::Args),
+    /// Show what `serve` would create, change or cannot change in JetStream
+    Diff(diff::Args),
 }
 
 /// An error of usage or configuration: exit code 2.
@@ -104,6 +107,7 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Poll(args) => Box::pin(poll::run(args, shutdown)),
         Command::View(args) => Box::pin(view::run(args, shutdown)),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
+        Command::Diff(args) => Box::pin(diff::run(args)),
     }
 }
 
