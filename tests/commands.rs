@@ -37,7 +37,7 @@ async fn send(env: &[(&str, &str)], args: &[&str], input: &str) -> Ended {
 
 #[tokio::test]
 async fn every_command_s_help_shows_an_example() {
-    for command in ["serve", "dev", "demo", "send", "poll", "view", "validate"] {
+    for command in ["serve", "dev", "demo", "send", "poll", "view", "validate", "diff", "doctor"] {
         let ended = run(&[command, "--help"]).await;
         assert_eq!(ended.code, Some(0), "{command}: {ended:?}");
         let shown = ended.stdout.matches(&format!("knats {command}")).count();
@@ -60,6 +60,8 @@ async fn wrong_usage_is_exit_2() {
         &["serve", "--max-in-flight", "many"],
         &["send", "--type", "t", "--source", "/s", "--data", "1"],
         &["validate"],
+        &["diff"],
+        &["doctor", "--monitor", "nowhere"],
     ] {
         let ended = run(args).await;
         assert_eq!(ended.code, Some(2), "{args:?}: {ended:?}");

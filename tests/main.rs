@@ -17,6 +17,7 @@ mod controls;
 mod dead_letters;
 mod diff;
 mod dispatch_request;
+mod doctor;
 mod failing_network;
 mod foreign_messages;
 mod hostile_ingress;

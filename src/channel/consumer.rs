@@ -232,9 +232,9 @@ pub async fn owned(api: &Api, stream: &str) -> Result<Vec<Owned>, ApiError> {
     Ok(ours.collect())
 }
 
-/// Whether a consumer under the name of a subscription was made by a bridge.
-pub fn is_ours(info: &Value) -> bool {
-    owner(&info["config"]).is_some()
+/// Whose consumer it is, where a bridge has made it; `info` is what JetStream says about it.
+pub fn owner_of(info: &Value) -> Option<Key> {
+    owner(&info["config"])
 }
 
 fn owner(config: &Value) -> Option<Key> {

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
 use super::name;
+use super::name::covers;
 use super::plan::Step;
 use super::publish::{MESSAGE_ID, Prepared, PublishError, Publisher};
 use super::pull::RawMessage;
-use super::stream::{covers, nanos};
+use super::stream::nanos;
 use crate::event::{self, Event, PassThrough};
 use crate::resource::Key;
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
 use super::connect::Connection;
-use super::stream::covers;
+use super::name::covers;
 
 /// Pages of a list that are read; nats-server gives 100,000 subjects or 256 and more names a page.
 const MAX_PAGES: usize = 100;

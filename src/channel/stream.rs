@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
+use super::name::covers;
 use super::plan::{Change, Step, is_same, listed, obstacles};
 use super::publish::Target;
 use super::{broker, name};
@@ -263,37 +264,4 @@ fn source(source: &Source) -> Value {
 
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Whether a subject with wildcards takes every message of another.
-pub(super) fn covers(pattern: &str, subject: &str) -> bool {
-    let mut pattern = pattern.split('.');
-    let mut subject = subject.split('.');
-    loop {
-        match (pattern.next(), subject.next()) {
-            (Some(">"), Some(_)) | (None, None) => return true,
-            (Some("*"), Some(token)) if token != ">" => {}
-            (Some(one), Some(other)) if one == other => {}
-            _ => return false,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wildcards_cover_what_nats_says_they_cover() {
-        let check = |pattern, subject, expected| assert_eq!(covers(pattern, subject), expected, "{pattern} {subject}");
-        check("foo.default", "foo.default", true);
-        check("foo.*", "foo.default", true);
-        check("foo.>", "foo.default", true);
-        check(">", "foo.default", true);
-        check("foo", "foo.default", false);
-        check("foo.default", "foo", false);
-        check("foo.>", "foo", false);
-        check("foo.*", "foo.>", false);
-        check("foo.*.x", "foo.default", false);
-    }
 }

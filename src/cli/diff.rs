@@ -51,15 +51,7 @@ pub(super) enum Format {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let resolver = Resolver { services: args.resolve.iter().cloned().collect() };
-    let desired = match Desired::load(&args.resources, &resolver) {
-        Ok(desired) => desired,
-        Err(faults) => {
-            let lines: String = faults.iter().map(|fault| format!("{fault}\n")).collect();
-            say(&lines)?;
-            return Err(Usage("the manifests have faults, so there is nothing to compare".to_owned()).into());
-        }
-    };
+    let desired = declared(&args.resources, &args.resolve)?;
     let compared = async { Manager::connect(&args.nats.settings()).await?.diff(&desired, args.prune).await };
     // Exit code 1 says that there is a difference.
     let found = compared.await.map_err(|error| Usage(error.to_string()))?;
@@ -68,6 +60,19 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Format::Json => say(&(serde_json::to_string_pretty(&found)? + "\n"))?,
     }
     Ok(if found.iter().any(Difference::is_change) { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// What the manifests ask for; their faults go to standard output, as `validate` tells them.
+pub(super) fn declared(resources: &[PathBuf], resolve: &[(Key, String)]) -> anyhow::Result<Desired> {
+    let resolver = Resolver { services: resolve.iter().cloned().collect() };
+    match Desired::load(resources, &resolver) {
+        Ok(desired) => Ok(desired),
+        Err(faults) => {
+            let lines: String = faults.iter().map(|fault| format!("{fault}\n")).collect();
+            say(&lines)?;
+            Err(Usage("the manifests have faults".to_owned()).into())
+        }
+    }
 }
 
 fn text(found: &[Difference]) -> String {
@@ -125,7 +130,7 @@ fn block(difference: &Difference) -> String {
 
 /// A limit that a new stream does not have is not worth a line.
 fn is_unlimited_anyway(change: &Change) -> bool {
-    change.from.is_null() && change.to == Value::from(-1)
+    change.from.is_null() && change.to == -1
 }
 
 fn field(Change { field, from, to, obstacle }: &Change) -> String {

@@ -6,6 +6,7 @@
 mod demo;
 mod dev;
 mod diff;
+mod doctor;
 mod duration;
 mod environment;
 mod http;
@@ -67,6 +68,8 @@ enum Command {
     Validate(validate::Args),
     /// Show what `serve` would create, change or cannot change in JetStream
     Diff(diff::Args),
+    /// Check a NATS server, and say what a 202 means on it
+    Doctor(doctor::Args),
 }
 
 /// An error of usage or configuration: exit code 2.
@@ -108,6 +111,7 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::View(args) => Box::pin(view::run(args, shutdown)),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
         Command::Diff(args) => Box::pin(diff::run(args)),
+        Command::Doctor(args) => Box::pin(doctor::run(args)),
     }
 }
 

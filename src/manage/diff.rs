@@ -199,7 +199,7 @@ impl Manager {
         }
         let Some(info) = info else { return Ok((&channel.key, difference)) };
         match step {
-            Step::Update { config, .. } => {
+            Step::Update { config, .. } if difference.change == Action::Update => {
                 let removed = self.api.count_removed(&info, &config).await;
                 if !matches!(removed, Ok(Count { count: 0, .. })) {
                     difference.count(removed, Meaning::Removed);
@@ -213,7 +213,7 @@ impl Manager {
                 let count = info["state"]["messages"].as_u64().unwrap_or(0);
                 difference.count(Ok(Count { count, exact: true }), Meaning::Held);
             }
-            Step::Keep | Step::Create(_) => {}
+            _ => {}
         }
         difference.kept = streams::kept_settings(channel, &info);
         Ok((&channel.key, difference))
@@ -284,7 +284,7 @@ impl Manager {
             }
             _ => {}
         }
-        if info.as_ref().is_some_and(|info| !consumer::is_ours(info)) {
+        if info.as_ref().is_some_and(|info| consumer::owner_of(info).is_none()) {
             difference
                 .notes
                 .push("made by others: taken over, with its settings where the manifest says nothing".into());

@@ -2,6 +2,7 @@
 //! are two faces of this room; it knows neither terminals nor HTTP.
 
 pub mod diff;
+pub mod doctor;
 
 use std::time::Duration;
 
