@@ -14,7 +14,7 @@ use crate::support::resources::{channel, subscribe, to_yaml};
 use crate::support::{Answer, Sink, event, eventually, free_port, until};
 
 /// Every command.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 18] = [
     "serve",
     "dev",
     "demo",
@@ -114,6 +114,8 @@ async fn wrong_usage_is_exit_2() {
         &["serve", "--max-in-flight", "many"],
         &["send", "--type", "t", "--source", "/s", "--data", "1"],
         &["validate"],
+        &["diff"],
+        &["doctor", "--monitor", "nowhere"],
     ] {
         let ended = run(args).await;
         assert_eq!(ended.code, Some(2), "{args:?}: {ended:?}");

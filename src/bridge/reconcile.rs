@@ -18,7 +18,7 @@ use crate::admin::Readiness;
 use crate::channel::attempts::{self, Level};
 use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, inventory, name, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
-use crate::resource::{Channel, Delivery, Desired, Destination, Key, Ordering, Subscription};
+use crate::resource::{Channel, Desired, Destination, Key, Ordering, Subscription};
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};
 
 /// Calls of the JetStream API that are under way at once.
@@ -195,10 +195,7 @@ impl Reconciler {
     }
 
     async fn place_channels(&mut self, desired: &Desired) {
-        let mut names = BTreeMap::new();
-        for channel in desired.channels.values() {
-            names.entry(streams::stream_name(channel)).or_insert_with(|| channel.key.clone());
-        }
+        let names = streams::owners(desired.channels.values());
         let api = &self.shared.api;
         let placed = stream::iter(desired.channels.values().cloned()).map(|channel| {
             let stream = streams::stream_name(&channel);
@@ -289,7 +286,7 @@ impl Reconciler {
         if let Err(reason) = &self.dead_letters {
             return Placement::Waiting(format!("stream {} is not in place: {reason}", dead_letter::STREAM));
         }
-        if let Some(undeclared) = undeclared(subscription, desired) {
+        if let Some(undeclared) = desired.undeclared_destination(subscription) {
             return Placement::Waiting(format!("it sends to channel {undeclared}, which is not declared"));
         }
         let consumer = match consumer::ensure(&self.shared.api, channel, subscription).await {
@@ -465,15 +462,4 @@ impl Reconciler {
 
 fn is_by_key(subscription: &Subscription) -> bool {
     matches!(subscription.controls.ordering, Ordering::Key(_))
-}
-
-/// A channel that the subscription would send to and that nobody declares.
-fn undeclared<'a>(subscription: &'a Subscription, desired: &Desired) -> Option<&'a Key> {
-    let Delivery { dead_letter_sink, .. } = &subscription.delivery;
-    [&subscription.subscriber, &subscription.reply, dead_letter_sink].into_iter().flatten().find_map(|destination| {
-        match destination {
-            Destination::Channel(key) if !desired.channels.contains_key(key) => Some(key),
-            _ => None,
-        }
-    })
 }

@@ -51,13 +51,11 @@ impl Api {
         self.connection.client.is_server_compatible(major, minor, 0)
     }
 
-    /// The configuration of a stream, `None` when there is no such stream.
-    pub(super) async fn stream_config(&self, stream: &str) -> Result<Option<Value>, ApiError> {
-        Ok(self.stream_info(stream).await?.map(|info| info["config"].clone()))
-    }
-
     /// Everything about a stream, `None` when there is none of that name.
-    pub(super) async fn stream_info(&self, stream: &str) -> Result<Option<Value>, ApiError> {
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn stream_info(&self, stream: &str) -> Result<Option<Value>, ApiError> {
         found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)
     }
 
@@ -70,7 +68,10 @@ impl Api {
     }
 
     /// Everything about a consumer, `None` when there is none of that name.
-    pub(super) async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<Option<Value>, ApiError> {
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<Option<Value>, ApiError> {
         found(self.call(&format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({})).await)
     }
 
@@ -103,7 +104,10 @@ impl Api {
     }
 
     /// One page of the consumers of a stream, from `offset`, and how many there are in all.
-    pub(super) async fn consumers(&self, stream: &str, offset: usize) -> Result<(Vec<Value>, usize), ApiError> {
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn consumers(&self, stream: &str, offset: usize) -> Result<(Vec<Value>, usize), ApiError> {
         let page = self.call(&format!("CONSUMER.LIST.{stream}"), &json!({ "offset": offset })).await?;
         let total = page["total"].as_u64().and_then(|total| usize::try_from(total).ok()).unwrap_or(0);
         Ok((page["consumers"].as_array().cloned().unwrap_or_default(), total))

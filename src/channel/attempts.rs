@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use super::api::{Api, ApiError};
 use super::connect::Connection;
-use super::stream::{EnsureError, covers, nanos};
+use super::name::covers;
+use super::stream::{EnsureError, nanos};
 use crate::resource::Key;
 
 /// The stream that keeps the log of attempts.
@@ -150,7 +151,8 @@ pub enum Reach {
 /// When JetStream does not answer or says no, or a stream of that name keeps something else; that one is left alone.
 pub async fn ensure(api: &Api, max_age: Duration) -> Result<(), EnsureError> {
     let max_age = json!(nanos(max_age));
-    if let Some(mut config) = api.stream_config(STREAM).await? {
+    if let Some(info) = api.stream_info(STREAM).await? {
+        let mut config = info["config"].clone();
         if !is_ours(&config) {
             return Err(EnsureError::CannotChange {
                 asset: format!("stream {STREAM}"),
@@ -178,7 +180,7 @@ pub async fn ensure(api: &Api, max_age: Duration) -> Result<(), EnsureError> {
     });
     match api.create_stream(STREAM, &config).await {
         // Another bridge was faster.
-        Err(ApiError::Refused { .. }) if api.stream_config(STREAM).await?.is_some() => Ok(()),
+        Err(ApiError::Refused { .. }) if api.stream_info(STREAM).await?.is_some() => Ok(()),
         created => Ok(created.map(|_| ())?),
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn admit(event: &Event) -> Result<Event, PublishError> {
 }
 
 /// The subject of an event of that type, below the broker's own.
-pub(super) fn subject(broker: &str, kind: &str) -> String {
+pub fn subject(broker: &str, kind: &str) -> String {
     let token: String = kind
         .chars()
         .take(MAX_TOKEN)

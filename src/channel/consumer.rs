@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
-use super::stream::{EnsureError, differences, nanos, stream_name};
+use super::plan::{Change, Step, listed, obstacles};
+use super::stream::{EnsureError, nanos, stream_name};
 use super::{broker, inventory, label, name};
 use crate::filter::Filter;
 use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Controls, DeliverPolicy, Key, Ordering, Subscription};
@@ -57,76 +58,73 @@ pub(super) const GROUP: &str = "knats";
 /// How long a bridge may be silent before another one takes over.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(8);
 
-/// Brings the consumer of a subscription into place.
+/// What has to be done to the consumer of a subscription.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    pub step: Step,
+    /// Whether the consumer is to be paused, or our own pause to be taken back; one that an operator has made stays.
+    pub pause: Option<bool>,
+}
+
+/// What has to be done to the consumer of a subscription; `info` is what JetStream says about the one that is there, and `knows`
+/// whether the server is of a version or newer.
+///
+/// # Errors
+/// [`EnsureError::TooOld`] when the server lacks what the subscription asks for.
+pub fn plan(
+    channel: &Channel,
+    subscription: &Subscription,
+    info: Option<&Value>,
+    knows: impl Fn(i64, i64) -> bool,
+) -> Result<Plan, EnsureError> {
+    if is_pinned_by(subscription) && !knows(2, 11) {
+        return Err(EnsureError::TooOld("ordering by key needs nats-server 2.11 or newer (pinned consumers)"));
+    }
+    let declared = declared_fields(channel, subscription);
+    let step = match info {
+        None => {
+            let mut config = new_config(&name::consumer(&subscription.key), subscription, &declared);
+            // A consumer that is there goes on where it is.
+            for (field, value) in subscription.controls.start.map(start_fields).unwrap_or_default() {
+                config[field] = value;
+            }
+            Step::Create(config)
+        }
+        Some(info) => Step::between(&info["config"], changed(&info["config"], &declared, subscription), obstacle),
+    };
+    let is_held = info.is_some_and(|info| info["config"]["pause_until"].as_str() == Some(PAUSED));
+    let paused = subscription.controls.paused;
+    // That nobody pulls is enough where the server cannot hold it.
+    let pause = (paused != is_held && knows(2, 11)).then_some(paused);
+    Ok(Plan { step, pause })
+}
+
+/// Brings the consumer of a subscription into place, as planned.
 ///
 /// # Errors
 /// [`EnsureError::CannotChange`] when the manifest sets something that JetStream cannot change in a consumer that exists.
 pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -> Result<Consumer, EnsureError> {
     let stream = stream_name(channel);
     let consumer = name::consumer(&subscription.key);
-    let pinned = matches!(subscription.controls.ordering, Ordering::Key(_));
-    if pinned && !api.knows(2, 11) {
-        return Err(EnsureError::TooOld("ordering by key needs nats-server 2.11 or newer (pinned consumers)"));
-    }
-    let declared = declared_fields(channel, subscription);
-    let info = match api.consumer_info(&stream, &consumer).await? {
-        None => {
-            let mut config = new_config(&consumer, subscription, &declared);
-            // A consumer that is there goes on where it is.
-            for (field, value) in subscription.controls.start.map(start_fields).unwrap_or_default() {
-                config[field] = value;
-            }
-            api.set_consumer(&stream, &consumer, &config).await?
-        }
-        Some(info) => {
-            let mut config = info["config"].clone();
-            require(&mut config);
-            if owner(&config).is_some() {
-                // What nobody asks for any more is as if nobody ever had. Others' settings in a consumer of theirs stay.
-                for (field, value) in defaults() {
-                    config[field] = value;
-                }
-            }
-            let begins_elsewhere = subscription.controls.start.is_some();
-            for (field, value) in &declared {
-                if !(begins_elsewhere && START_FIELDS.contains(field)) {
-                    config[*field] = value.clone();
-                }
-            }
-            if !pinned && config["priority_groups"].is_array() {
-                // The ordering was by key and is no longer.
-                config["priority_policy"] = json!("none");
-                config["priority_groups"] = json!([]);
-                config["priority_timeout"] = json!(0);
-            }
-            let changes = differences(&info["config"], &config);
-            let ours = owner(&config).is_some();
-            if changes.is_empty() {
-                if ours && label::describe(&mut config["metadata"], subscription) {
-                    // It works as well without. Looked at only when a subscription is placed, so two bridges of different versions
-                    // do not chase each other.
-                    api.set_consumer(&stream, &consumer, &config).await.unwrap_or(info)
-                } else {
-                    info
-                }
-            } else {
-                if ours {
-                    label::describe(&mut config["metadata"], subscription);
-                }
-                match api.set_consumer(&stream, &consumer, &config).await {
-                    Err(ApiError::Refused { description, .. }) => {
-                        return Err(EnsureError::CannotChange {
-                            asset: format!("consumer {consumer} of stream {stream}"),
-                            differences: changes.join(", "),
-                            cause: description,
-                        });
-                    }
-                    changed => changed?,
-                }
-            }
-        }
+    let there = api.consumer_info(&stream, &consumer).await?;
+    let cannot = |changes: &[Change], cause: String| EnsureError::CannotChange {
+        asset: format!("consumer {consumer} of stream {stream}"),
+        differences: listed(changes),
+        cause,
     };
-    hold(api, &stream, &consumer, &info, subscription.controls.paused).await?;
+    let plan = plan(channel, subscription, there.as_ref(), |major, minor| api.knows(major, minor))?;
+    let info = match plan.step {
+        Step::Keep => there.unwrap_or_default(),
+        Step::Create(config) => api.set_consumer(&stream, &consumer, &config).await?,
+        Step::Update { config, changes } => match api.set_consumer(&stream, &consumer, &config).await {
+            Err(ApiError::Refused { description, .. }) => return Err(cannot(&changes, description)),
+            changed => changed?,
+        },
+        Step::Cannot(changes) => return Err(cannot(&changes, obstacles(&changes))),
+    };
+    if let Some(paused) = plan.pause {
+        api.pause_consumer(&stream, &consumer, paused.then_some(PAUSED)).await?;
+    }
     let ack_wait = info["config"]["ack_wait"].as_u64().map_or(DEFAULT_ACK_WAIT, Duration::from_nanos);
     let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
     Ok(Consumer {
@@ -134,10 +132,48 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
         name: consumer,
         ack_wait,
         of_broker: channel.kind == ChannelKind::Broker,
-        pinned,
+        pinned: is_pinned_by(subscription),
         delivered,
         gone: Arc::default(),
     })
+}
+
+/// The configuration of a consumer that is there, with all that is declared and all that it must have.
+fn changed(existing: &Value, declared: &[(&'static str, Value)], subscription: &Subscription) -> Value {
+    let controls = &subscription.controls;
+    let mut config = existing.clone();
+    require(&mut config);
+    if owner(&config).is_some() {
+        // What nobody asks for any more is as if nobody ever had. Others' settings in a consumer of theirs stay.
+        for (field, value) in defaults() {
+            config[field] = value;
+        }
+        label::describe(&mut config["metadata"], subscription);
+    }
+    for (field, value) in declared {
+        if !(controls.start.is_some() && START_FIELDS.contains(field)) {
+            config[*field] = value.clone();
+        }
+    }
+    if !matches!(controls.ordering, Ordering::Key(_)) && config["priority_groups"].is_array() {
+        // The ordering was by key and is no longer.
+        config["priority_policy"] = json!("none");
+        config["priority_groups"] = json!([]);
+        config["priority_timeout"] = json!(0);
+    }
+    config
+}
+
+/// Why JetStream refuses a change of a consumer that is there.
+fn obstacle(change: &Change) -> Option<String> {
+    let fixed = [START_FIELDS.as_slice(), &["ack_policy", "replay_policy", "deliver_subject"]].concat();
+    fixed
+        .contains(&change.field.as_str())
+        .then(|| "JetStream cannot change that in a consumer: needs replace".to_owned())
+}
+
+fn is_pinned_by(subscription: &Subscription) -> bool {
+    matches!(subscription.controls.ordering, Ordering::Key(_))
 }
 
 /// Whether a pinned consumer has chosen a bridge.
@@ -145,21 +181,6 @@ pub(super) fn is_pinned(info: &Value) -> bool {
     info["priority_groups"].as_array().is_some_and(|groups| {
         groups.iter().any(|group| group["pinned_client_id"].as_str().is_some_and(|pin| !pin.is_empty()))
     })
-}
-
-/// Pauses the consumer at the server too, or takes our own pause back; one that an operator has made stays.
-async fn hold(api: &Api, stream: &str, consumer: &str, info: &Value, paused: bool) -> Result<(), ApiError> {
-    let held = info["config"]["pause_until"].as_str() == Some(PAUSED);
-    let answer = match (paused, held) {
-        (true, false) => api.pause_consumer(stream, consumer, Some(PAUSED)).await,
-        (false, true) => api.pause_consumer(stream, consumer, None).await,
-        _ => return Ok(()),
-    };
-    match answer {
-        // A server before 2.11 does not know how; that nobody pulls is enough.
-        Err(ApiError::NoAnswer(_)) if paused => Ok(()),
-        answer => answer,
-    }
 }
 
 /// Sets what a consumer that others have made must have so that it loses nothing: pulls, an acknowledgement for each message,
@@ -185,6 +206,11 @@ fn require(config: &mut Value) {
 /// When JetStream does not answer or says no; one that is not there is no error.
 pub async fn remove(api: &Api, stream: &str, subscription: &Key) -> Result<(), ApiError> {
     api.delete_consumer(stream, &name::consumer(subscription)).await
+}
+
+/// Whose consumer it is, where a bridge has made it; `info` is what JetStream says about it.
+pub fn owner_of(info: &Value) -> Option<Key> {
+    owner(&info["config"])
 }
 
 /// Whose consumer it is, when it is ours.
@@ -259,14 +285,13 @@ fn declared_fields(channel: &Channel, subscription: &Subscription) -> Vec<(&'sta
         // Only push consumers have a rate limit, and ours pull: `rate_limit_bps` is checked and has no effect.
         ("sample_freq", template.sample_frequency.map(|value| json!(format!("{value}%")))),
     ];
-    let pinned = matches!(subscription.controls.ordering, Ordering::Key(_));
     let group = [
         ("priority_policy", json!("pinned_client")),
         ("priority_groups", json!([GROUP])),
         ("priority_timeout", json!(nanos(TAKE_OVER_AFTER))),
     ];
     let mut declared = template.deliver_policy.map(start_fields).unwrap_or_default();
-    declared.extend(group.into_iter().filter(|_| pinned));
+    declared.extend(group.into_iter().filter(|_| is_pinned_by(subscription)));
     declared.extend(fields.into_iter().filter_map(|(field, value)| value.map(|value| (field, value))));
     declared
 }

@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
 use super::name;
+use super::name::covers;
+use super::plan::Step;
 use super::publish::{MESSAGE_ID, Prepared, PublishError, Publisher};
 use super::pull::RawMessage;
-use super::stream::{covers, nanos};
+use super::stream::nanos;
 use crate::event::{self, Event, PassThrough};
 use crate::resource::Key;
 
@@ -49,20 +51,35 @@ pub struct Provenance<'a> {
     pub sequence: u64,
 }
 
-/// Makes the stream unless it is there; one that is there gets our subjects if it lacks them, and is otherwise left as it is.
+/// What has to be done to the stream; one that is there gets our subjects if it lacks them, and is otherwise left as it is.
+pub fn plan(info: Option<&Value>) -> Step {
+    let Some(info) = info else { return Step::Create(new_config()) };
+    let mut config = info["config"].clone();
+    let subjects = config["subjects"].as_array().cloned().unwrap_or_default();
+    if !subjects.iter().filter_map(Value::as_str).any(|pattern| covers(pattern, SUBJECTS)) {
+        config["subjects"] = subjects.into_iter().chain([json!(SUBJECTS)]).collect();
+    }
+    Step::between(&info["config"], config, |_| None)
+}
+
+/// Brings the stream into place, as planned.
 ///
 /// # Errors
 /// When JetStream does not answer or says no.
 pub async fn ensure(api: &Api) -> Result<(), ApiError> {
-    if let Some(mut config) = api.stream_config(STREAM).await? {
-        let subjects = config["subjects"].as_array().cloned().unwrap_or_default();
-        if !subjects.iter().filter_map(Value::as_str).any(|pattern| covers(pattern, SUBJECTS)) {
-            config["subjects"] = subjects.into_iter().chain([json!(SUBJECTS)]).collect();
-            api.update_stream(STREAM, &config).await?;
-        }
-        return Ok(());
+    match plan(api.stream_info(STREAM).await?.as_ref()) {
+        Step::Keep | Step::Cannot(_) => Ok(()),
+        Step::Update { config, .. } => api.update_stream(STREAM, &config).await.map(|_| ()),
+        Step::Create(config) => match api.create_stream(STREAM, &config).await {
+            // Another bridge was faster.
+            Err(ApiError::Refused { .. }) if api.stream_info(STREAM).await?.is_some() => Ok(()),
+            created => created.map(|_| ()),
+        },
     }
-    let config = json!({
+}
+
+fn new_config() -> Value {
+    json!({
         "name": STREAM,
         "subjects": [SUBJECTS],
         "retention": "limits",
@@ -72,12 +89,7 @@ pub async fn ensure(api: &Api) -> Result<(), ApiError> {
         "max_age": 0,
         "duplicate_window": nanos(DUPLICATE_WINDOW),
         "allow_direct": true,
-    });
-    match api.create_stream(STREAM, &config).await {
-        // Another bridge was faster.
-        Err(ApiError::Refused { .. }) if api.stream_config(STREAM).await?.is_some() => Ok(()),
-        created => created.map(|_| ()),
-    }
+    })
 }
 
 impl DeadLetters {

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::api::{Api, ApiError};
 use super::consumer::{PAUSED, is_pinned, owner};
-use super::stream::{covers, stream_name};
+use super::name::covers;
+use super::stream::stream_name;
 use super::{broker, label, name};
 use crate::resource::{ChannelKind, Desired, Key, SubscriptionKind};
 

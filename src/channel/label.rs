@@ -5,6 +5,8 @@ use serde_json::{Map, Value, json};
 
 use crate::resource::{Channel, ChannelKind, Destination, Ordering, Subscription, SubscriptionKind};
 
+/// How all that we say begins.
+const PREFIX: &str = "knats.dev/";
 /// Whose consumer this is. eventing-natss names its own `KN_SUB_...` too.
 pub(super) const SUBSCRIPTION: &str = "knats.dev/subscription";
 pub(super) const CHANNEL: &str = "knats.dev/channel";
@@ -47,6 +49,12 @@ pub(super) fn describe(metadata: &mut Value, subscription: &Subscription) -> boo
         }
     }
     *metadata != before
+}
+
+/// Whether `metadata` says something of ours that `wanted` does not.
+pub(super) fn says_more(metadata: &Value, wanted: &Value) -> bool {
+    let keys = metadata.as_object().into_iter().flat_map(Map::keys);
+    keys.filter(|key| key.starts_with(PREFIX)).any(|key| wanted.get(key).is_none())
 }
 
 fn of_subscription(subscription: &Subscription) -> [(&'static str, Option<String>); 8] {

@@ -1,6 +1,8 @@
 //! A look into streams by the API alone: no consumer is made, so nothing is left behind, whatever becomes of who looks; and a
 //! message whose headers break NATS clients is one like any other.
 
+use std::ops::RangeInclusive;
+
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -64,12 +66,18 @@ impl Api {
         Ok(messages)
     }
 
-    /// The sequence of the first message that was stored at that time or after it; one more than the last when there is none.
+    /// The sequence of the first message within these that was stored at that time or after it; one more than the last when
+    /// there is none. Messages lie in the order of their times, so it is found by halving.
     ///
     /// # Errors
     /// When JetStream does not answer or says no.
-    pub async fn first_since(&self, stream: &str, state: &StreamState, time: Timestamp) -> Result<u64, ApiError> {
-        let (mut low, mut high) = (state.first, state.last + 1);
+    pub async fn first_since(
+        &self,
+        stream: &str,
+        within: RangeInclusive<u64>,
+        time: Timestamp,
+    ) -> Result<u64, ApiError> {
+        let (mut low, mut high) = (*within.start(), *within.end() + 1);
         while low < high {
             let middle = low + (high - low) / 2;
             match self.next_message(stream, ">", middle).await? {

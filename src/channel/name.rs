@@ -48,6 +48,20 @@ fn unique(prefix: &str, key: &Key) -> String {
     name
 }
 
+/// Whether a subject with wildcards takes every message of another.
+pub fn covers(pattern: &str, subject: &str) -> bool {
+    let mut pattern = pattern.split('.');
+    let mut subject = subject.split('.');
+    loop {
+        match (pattern.next(), subject.next()) {
+            (Some(">"), Some(_)) | (None, None) => return true,
+            (Some("*"), Some(token)) if token != ">" => {}
+            (Some(one), Some(other)) if one == other => {}
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +90,20 @@ mod tests {
         let long = "x".repeat(253);
         assert!(stream(&key("n", &long)).len() < 255);
         assert_ne!(stream(&key("n", &long)), stream(&key("n", &"x".repeat(252))));
+    }
+
+    #[test]
+    fn wildcards_cover_what_nats_says_they_cover() {
+        let check = |pattern, subject, expected| assert_eq!(covers(pattern, subject), expected, "{pattern} {subject}");
+        check("foo.default", "foo.default", true);
+        check("foo.*", "foo.default", true);
+        check("foo.>", "foo.default", true);
+        check(">", "foo.default", true);
+        check("foo", "foo.default", false);
+        check("foo.default", "foo", false);
+        check("foo.>", "foo", false);
+        check("foo.*", "foo.>", false);
+        check("foo.*.x", "foo.default", false);
     }
 
     proptest! {

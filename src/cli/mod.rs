@@ -7,6 +7,8 @@ mod completion;
 mod confirm;
 mod demo;
 mod dev;
+mod diff;
+mod doctor;
 mod duration;
 mod environment;
 mod get;
@@ -95,6 +97,10 @@ enum Command {
     Man(man::Args),
     /// Tell the story of one event: where it is, who wanted it, what became of it
     Why(Box<why::Args>),
+    /// Show what `serve` would create, change or cannot change in JetStream
+    Diff(diff::Args),
+    /// Check a NATS server, and say what a 202 means on it
+    Doctor(doctor::Args),
 }
 
 /// An error of usage or configuration: exit code 2.
@@ -149,6 +155,8 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Man(args) => Box::pin(async move { man::run(&args) }),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
         Command::Why(args) => Box::pin(why::run(*args)),
+        Command::Diff(args) => Box::pin(diff::run(args)),
+        Command::Doctor(args) => Box::pin(doctor::run(args)),
     }
 }
 

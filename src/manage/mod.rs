@@ -4,6 +4,8 @@
 mod attempts;
 pub mod bridges;
 pub mod channels;
+pub mod diff;
+pub mod doctor;
 pub mod prune;
 pub mod steering;
 pub mod subscriptions;

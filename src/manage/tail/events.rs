@@ -64,7 +64,7 @@ impl Cursor {
         let wanted = match begin {
             Begin::Now => end,
             Begin::Last(count) => end.saturating_sub(count),
-            Begin::At(time) => api.first_since(stream, &state, time).await?,
+            Begin::At(time) => api.first_since(stream, state.first..=state.last, time).await?,
         };
         let next = wanted.max(end.saturating_sub(MAX_HISTORY)).clamp(state.first.min(end), end);
         let note = (wanted < next && matches!(begin, Begin::At(_))).then(|| {
