@@ -53,8 +53,12 @@ impl Api {
 
     /// The configuration of a stream, `None` when there is no such stream.
     pub(super) async fn stream_config(&self, stream: &str) -> Result<Option<Value>, ApiError> {
-        let info = found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)?;
-        Ok(info.map(|info| info["config"].clone()))
+        Ok(self.stream_info(stream).await?.map(|info| info["config"].clone()))
+    }
+
+    /// Everything about a stream, `None` when there is no such stream.
+    pub(super) async fn stream_info(&self, stream: &str) -> Result<Option<Value>, ApiError> {
+        found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)
     }
 
     pub(super) async fn create_stream(&self, stream: &str, config: &Value) -> Result<Value, ApiError> {
@@ -122,6 +126,12 @@ impl Api {
         let request = json!({ "seq": from, "next_by_subj": subject });
         let answer = found(self.call(&format!("STREAM.MSG.GET.{stream}"), &request).await)?;
         answer.map(|answer| StoredMessage::read(&answer["message"])).transpose()
+    }
+
+    /// The message at exactly that sequence; `None` when there is none. Its headers come as they are, readable or not.
+    pub(super) async fn stored_message(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, ApiError> {
+        let message = self.message(stream, sequence).await?;
+        message.map(|message| StoredMessage::read(&message)).transpose()
     }
 
     pub(super) async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), ApiError> {

@@ -8,6 +8,7 @@ mod calls;
 pub mod connect;
 pub mod consumer;
 pub mod dead_letter;
+pub mod kept;
 pub mod name;
 mod publish;
 mod pull;
@@ -17,7 +18,7 @@ mod ticket;
 mod unreadable;
 
 pub use api::{Api, ApiError, StoredMessage};
-pub use calls::{Call, CallError, Calls};
+pub use calls::{Answers, Call, CallError, Calls};
 pub use connect::Connection;
 pub use consumer::Consumer;
 pub use dead_letter::DeadLetters;

@@ -18,6 +18,7 @@ mod send;
 mod sender;
 pub mod serve;
 mod shutdown;
+mod size;
 mod validate;
 mod view;
 
