@@ -5,15 +5,20 @@
 
 mod demo;
 mod dev;
+mod discard;
 mod duration;
 mod environment;
+mod get;
 mod http;
+mod letters;
 mod logging;
 mod nats;
 mod nats_server;
 mod output;
 mod overrides;
 mod poll;
+mod progress;
+mod redrive;
 mod send;
 mod sender;
 pub mod serve;
@@ -65,6 +70,12 @@ enum Command {
     View(view::Args),
     /// Check manifests
     Validate(validate::Args),
+    /// Show what is there, straight from JetStream
+    Get(get::Args),
+    /// Send kept dead letters to their subscription again
+    Redrive(Box<redrive::Args>),
+    /// Throw kept dead letters away
+    Discard(Box<discard::Args>),
 }
 
 /// An error of usage or configuration: exit code 2.
@@ -105,6 +116,9 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Poll(args) => Box::pin(poll::run(args, shutdown)),
         Command::View(args) => Box::pin(view::run(args, shutdown)),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
+        Command::Get(args) => Box::pin(get::run(args)),
+        Command::Redrive(args) => Box::pin(redrive::run(*args, shutdown)),
+        Command::Discard(args) => Box::pin(discard::run(*args, shutdown)),
     }
 }
 

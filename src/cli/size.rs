@@ -25,7 +25,7 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
 pub(super) fn shown(bytes: u64) -> String {
     let (unit, factor) = UNITS.into_iter().take(3).find(|(_, factor)| bytes >= *factor).unwrap_or(("B", 1));
     let tenths = bytes.saturating_mul(10) / factor;
-    if factor == 1 || tenths % 10 == 0 {
+    if factor == 1 || tenths.is_multiple_of(10) {
         format!("{} {unit}", tenths / 10)
     } else {
         format!("{}.{} {unit}", tenths / 10, tenths % 10)

@@ -1,6 +1,9 @@
 //! What operators ask and do: straight from JetStream, with or without a bridge that runs. The commands and the management API
 //! are two faces of this room; it knows neither terminals nor HTTP.
 
+pub mod dead_letters;
+pub mod redrive;
+
 use std::time::Duration;
 
 use crate::channel::connect::{Settings, SettingsError};
