@@ -165,6 +165,10 @@ impl DeadLetters {
                 (Err(_), None) => {}
             }
         }
+        if stream == STREAM {
+            // The copy that it was redriven from has more of it than its data.
+            return Err(PublishError::TooLarge("it does not fit into a message as it was kept before".to_owned()));
+        }
         // It came in a shorter form than ours: structured, or as no event at all.
         let raw = RawMessage {
             stream: stream.to_owned(),

@@ -178,8 +178,10 @@ mod tests {
 
     #[test]
     fn every_flag_has_its_environment_variable() {
-        for sub in command().get_subcommands() {
-            let own = sub.get_arguments().filter(|arg| !arg.is_hide_set());
+        let command = command();
+        let nested = command.get_subcommands().flat_map(clap::Command::get_subcommands);
+        for sub in command.get_subcommands().chain(nested) {
+            let own = sub.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional());
             for arg in own.filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
                 let long = arg.get_long().unwrap();
                 let expected = format!("KNATS_{}", long.to_uppercase().replace('-', "_"));

@@ -39,8 +39,10 @@ pub(super) enum End {
     Delivered,
     /// The dead letter sink has it, after this failure of its delivery.
     DeadLetterSink(u16),
-    /// It is kept in the stream of dead letters, after this failure of its delivery; 0 for what is no event.
+    /// It is kept in the stream of dead letters, after this failure of its delivery.
     Kept(u16),
+    /// It was no event, and is kept as what it is.
+    SetAside,
     /// Another attempt is due after this.
     Retry(Duration),
     /// It could not even be kept, and comes again after this.
@@ -59,7 +61,7 @@ impl Report {
     pub(super) fn returns_in(&self) -> Option<Duration> {
         match self.end {
             End::Retry(wait) | End::NotKept(wait) => Some(wait),
-            End::Delivered | End::DeadLetterSink(_) | End::Kept(_) | End::Lost => None,
+            End::Delivered | End::DeadLetterSink(_) | End::Kept(_) | End::SetAside | End::Lost => None,
         }
     }
 }
@@ -210,7 +212,7 @@ pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
                 reason = poison.reason, "message set aside: it claims to be a CloudEvent and is not valid"
             );
             poison.ticket.acknowledge().await;
-            End::Kept(0)
+            End::SetAside
         }
         Err(error) => {
             tracing::warn!(subscription = %plan.subscription, %error, "a poison message could not be set aside yet");

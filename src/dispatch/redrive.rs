@@ -190,7 +190,9 @@ impl Deliverer {
                     let reason = "it failed again, and its newest failure could not be kept".to_owned();
                     return Answer::Untried { reason };
                 }
-                End::Lost => return Answer::Untried { reason: "nobody knows what became of it".to_owned() },
+                End::SetAside | End::Lost => {
+                    return Answer::Untried { reason: "nobody knows what became of it".to_owned() };
+                }
             };
             return match self.delete(letter).await {
                 Ok(()) => became,

@@ -122,7 +122,10 @@ impl Manager {
         };
         let result = self.send_all(subscription, found, Pace::new(rate), stop, &mut summary, &mut tell).await;
         summary.interrupted = stop.is_cancelled();
-        summary.left = summary.matched.saturating_sub(summary.done());
+        let unseen = summary.matched.saturating_sub(summary.done());
+        // Counted first, and no longer there when it was looked for again.
+        let counter = if result.is_ok() && !summary.interrupted { &mut summary.gone } else { &mut summary.left };
+        *counter += unseen;
         (summary, result)
     }
 
