@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::channel::attempts::{self, AttemptLog};
 use crate::channel::connect::{Settings, SettingsError};
+use crate::channel::dead_letter::Retention;
 use crate::channel::{Api, Connection, DeadLetters, PublishError, Publisher, Targets};
 use crate::dispatch::{Feed, Shared};
 use crate::ingress::{self, Ingress};
@@ -40,6 +41,8 @@ pub struct Config {
     /// Delete the consumers of subscriptions that are no longer declared.
     pub prune: bool,
     pub attempts: attempts::Settings,
+    /// How dead letters are kept.
+    pub retention: Retention,
 }
 
 /// Sockets come bound, so that a port clash is known before anything is built.

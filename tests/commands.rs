@@ -14,7 +14,7 @@ use crate::support::resources::{channel, subscribe, to_yaml};
 use crate::support::{Answer, Sink, event, eventually, free_port, until};
 
 /// Every command.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 20] = [
     "serve",
     "dev",
     "demo",
@@ -23,11 +23,16 @@ const COMMANDS: [&str; 18] = [
     "view",
     "validate",
     "get",
+    "redrive",
+    "discard",
     "pause",
     "resume",
     "replay",
     "prune",
     "tail",
+    "why",
+    "diff",
+    "doctor",
     "completion",
     "man",
 ];

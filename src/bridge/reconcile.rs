@@ -162,7 +162,7 @@ impl Reconciler {
             return true;
         }
         self.dead_letters = match self.config.dispatcher {
-            true => dead_letter::ensure(&self.shared.api).await.map_err(|error| error.to_string()),
+            true => self.place_dead_letters().await,
             false => Ok(()),
         };
         self.place_attempt_log().await;
@@ -177,6 +177,16 @@ impl Reconciler {
         self.dead_letters.is_ok()
             && self.channels.values().all(|placed| placed.target.is_ok())
             && self.subscriptions.values().all(|placement| !matches!(placement, Placement::Waiting(_)))
+    }
+
+    /// Settings are applied once: two bridges that were started with different ones do not undo each other's for ever.
+    async fn place_dead_letters(&mut self) -> Result<(), String> {
+        let retention = std::mem::take(&mut self.config.retention);
+        let placed = dead_letter::ensure(&self.shared.api, retention).await.map_err(|error| error.to_string());
+        if placed.is_err() {
+            self.config.retention = retention;
+        }
+        placed
     }
 
     async fn place_attempt_log(&mut self) {

@@ -163,6 +163,12 @@ impl Api {
         answer.map(|answer| StoredMessage::read(&answer["message"])).transpose()
     }
 
+    /// The message at exactly that sequence; `None` when there is none. Its headers come as they are, readable or not.
+    pub(super) async fn stored_message(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, ApiError> {
+        let message = self.message(stream, sequence).await?;
+        message.map(|message| StoredMessage::read(&message)).transpose()
+    }
+
     pub(super) async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), ApiError> {
         let request = json!({ "seq": sequence, "no_erase": true });
         found(self.call(&format!("STREAM.MSG.DELETE.{stream}"), &request).await)?;

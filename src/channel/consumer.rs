@@ -27,6 +27,8 @@ const START_FIELDS: [&str; 3] = ["deliver_policy", "opt_start_seq", "opt_start_t
 /// A consumer in place.
 #[derive(Debug, Clone)]
 pub struct Consumer {
+    /// The channel or broker whose events it gives.
+    pub channel: Key,
     pub stream: String,
     pub name: String,
     pub ack_wait: Duration,
@@ -128,6 +130,7 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
     let ack_wait = info["config"]["ack_wait"].as_u64().map_or(DEFAULT_ACK_WAIT, Duration::from_nanos);
     let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
     Ok(Consumer {
+        channel: channel.key.clone(),
         stream,
         name: consumer,
         ack_wait,

@@ -11,6 +11,7 @@ pub mod context;
 pub mod dead_letter;
 mod inspect;
 pub mod inventory;
+pub mod kept;
 mod label;
 mod look;
 pub mod name;
@@ -28,7 +29,7 @@ pub mod watch;
 pub mod whereabouts;
 
 pub use api::{Api, ApiError, StoredMessage};
-pub use calls::{Call, CallError, Calls};
+pub use calls::{Answers, Call, CallError, Calls};
 pub use connect::Connection;
 pub use consumer::{Consumer, Silence};
 pub use dead_letter::DeadLetters;

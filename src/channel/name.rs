@@ -33,6 +33,11 @@ pub fn dead_letter_subject(subscription: &Key) -> String {
     format!("knats.deadletter.{}.{}", subscription.namespace(), subscription.name())
 }
 
+/// Where the bridges that deliver a subscription are asked to redrive: `knats.bridge.redrive.default.bar`.
+pub fn redrive_subject(subscription: &Key) -> String {
+    format!("knats.bridge.redrive.{}.{}", subscription.namespace(), subscription.name())
+}
+
 fn unique(prefix: &str, key: &Key) -> String {
     let upper = |part: &str| part.to_ascii_uppercase().replace(['-', '.'], "_");
     let mut name = format!("{prefix}{}__{}", upper(key.namespace()), upper(key.name()));

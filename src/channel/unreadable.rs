@@ -86,7 +86,7 @@ impl Search {
             // All of them before anything else: a question that nobody polls can hold the client's place for the next command.
             let found = try_join_all((next..=end).map(|sequence| look(api, &consumer.stream, sequence))).await?;
             for message in found.into_iter().flatten() {
-                dead_letters.set_aside(subscription, &message, REASON).await?;
+                dead_letters.set_aside(subscription, &consumer.channel, &message, REASON).await?;
                 let RawMessage { stream, sequence, .. } = &message;
                 // Nobody shall stumble over it again. Not every stream lets go of messages; our own consumer always does.
                 if let Err(error) = api.delete_message(stream, *sequence).await {

@@ -8,11 +8,13 @@ mod confirm;
 mod demo;
 mod dev;
 mod diff;
+mod discard;
 mod doctor;
 mod duration;
 mod environment;
 mod get;
 mod http;
+mod letters;
 mod logging;
 mod man;
 mod nats;
@@ -21,13 +23,16 @@ mod output;
 mod overrides;
 mod pause;
 mod poll;
+mod progress;
 mod prune;
+mod redrive;
 mod replay;
 mod resume;
 mod send;
 mod sender;
 pub mod serve;
 mod shutdown;
+mod size;
 mod tail;
 mod validate;
 mod view;
@@ -79,7 +84,7 @@ enum Command {
     View(view::Args),
     /// Check manifests
     Validate(validate::Args),
-    /// Show channels and subscriptions: what they hold, how far behind they are and why
+    /// Show channels, subscriptions and dead letters: what they hold, how far behind they are and why
     Get(get::Args),
     /// Hold a subscription back
     Pause(pause::Args),
@@ -101,6 +106,10 @@ enum Command {
     Diff(diff::Args),
     /// Check a NATS server, and say what a 202 means on it
     Doctor(doctor::Args),
+    /// Send kept dead letters to their subscription again
+    Redrive(Box<redrive::Args>),
+    /// Throw kept dead letters away
+    Discard(Box<discard::Args>),
 }
 
 /// An error of usage or configuration: exit code 2.
@@ -157,6 +166,8 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Why(args) => Box::pin(why::run(*args)),
         Command::Diff(args) => Box::pin(diff::run(args)),
         Command::Doctor(args) => Box::pin(doctor::run(args)),
+        Command::Redrive(args) => Box::pin(redrive::run(*args, shutdown)),
+        Command::Discard(args) => Box::pin(discard::run(*args, shutdown)),
     }
 }
 

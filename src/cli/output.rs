@@ -49,7 +49,8 @@ pub(super) fn render<T: Row + Serialize>(items: &[T], format: Format, now: Times
     })
 }
 
-fn table<T: Row>(items: &[T], wide: bool, now: Timestamp) -> String {
+/// Aligned columns under their titles.
+pub(super) fn table<T: Row>(items: &[T], wide: bool, now: Timestamp) -> String {
     let shown: Vec<usize> = (0..T::COLUMNS.len()).filter(|column| wide || !T::COLUMNS[*column].1).collect();
     let titles = shown.iter().map(|column| T::COLUMNS[*column].0.to_owned()).collect();
     let rows = items.iter().map(|item| {

@@ -11,9 +11,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Usage, duration, nats, socket_address};
+use super::{Usage, duration, nats, size, socket_address};
 use crate::bridge::{self, Config, Resources, Sockets};
 use crate::channel::attempts::{self, Level};
+use crate::channel::dead_letter::Retention;
 use crate::resource::manifest::Watcher;
 use crate::resource::{Desired, Fault, Key, Resolver, resolve_entry};
 
@@ -59,6 +60,16 @@ pub struct Args {
     /// How long they are kept
     #[arg(long, value_name = "DURATION", default_value = "72h", value_parser = duration::parse_positive)]
     pub attempt_log_max_age: Duration,
+    /// How long a dead letter is kept in the stream KN_DEADLETTERS, 0s for ever [default: as the stream is, else for ever]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub dead_letter_max_age: Option<Duration>,
+    /// How much KN_DEADLETTERS may hold, 0 for no limit; full, it takes no more and events wait in their channels
+    /// [default: as the stream is, else no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub dead_letter_max_bytes: Option<u64>,
+    /// How many servers of a NATS cluster hold a copy of KN_DEADLETTERS [default: as the stream is, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub dead_letter_replicas: Option<u8>,
     /// Delete the JetStream consumer of a subscription that leaves the files
     #[arg(long)]
     pub prune: bool,
@@ -152,6 +163,11 @@ fn config(args: &Args) -> Result<Config, Usage> {
                 AttemptLevel::All => Level::All,
             },
             max_age: args.attempt_log_max_age,
+        },
+        retention: Retention {
+            max_age: args.dead_letter_max_age,
+            max_bytes: args.dead_letter_max_bytes,
+            replicas: args.dead_letter_replicas,
         },
     })
 }

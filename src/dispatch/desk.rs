@@ -97,6 +97,16 @@ impl Desk {
         }
     }
 
+    /// What bounds the requests that are under way at once.
+    pub(super) fn slots(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.slots)
+    }
+
+    /// Whether its subscriber takes batches.
+    pub(super) fn gathers(&self) -> bool {
+        self.gathering.is_some()
+    }
+
     /// Whether an event is at work here, or was and is on its way back for another attempt.
     pub(super) fn knows(&self, sequence: u64) -> bool {
         self.holds(sequence) || self.returning().contains(sequence)
@@ -410,7 +420,7 @@ impl Desk {
     fn end(&mut self, report: Report, now: Instant) {
         self.held.remove(&report.sequence);
         let again = self.again.remove(&report.sequence);
-        match (report.returns_in, again) {
+        match (report.returns_in(), again) {
             (Some(wait), Some(stored)) if wait < AT_ONCE => {
                 let held = Held { ticket: stored.ticket.clone(), since: now, started: false };
                 self.held.insert(report.sequence, held);

@@ -26,6 +26,7 @@ mod health;
 mod lanes;
 mod pace;
 pub mod policy;
+pub mod redrive;
 mod returning;
 mod slots;
 mod tally;

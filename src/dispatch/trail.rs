@@ -80,7 +80,7 @@ impl Trail {
 
     /// Tells of an exchange: the status with which it went well, or its failure, and what follows.
     pub(super) fn tell(&self, work: &Work, exchange: &Exchange<'_>, result: Result<u16, &Failure>, next: Next) {
-        let at_once = exchange.purpose == self.first && work.attempt() == 1;
+        let at_once = exchange.purpose == self.first && work.attempt() == 1 && !work.is_redriven();
         let smooth = result.is_ok() && next == Next::Settled && at_once;
         let wanted = match self.log.level() {
             Level::Off => false,
@@ -102,13 +102,14 @@ impl Trail {
 
     fn record(&self, work: &Work, exchange: &Exchange<'_>, result: Result<u16, &Failure>, next: Next) -> Attempt {
         let event = &work.stored.event;
+        let (stream, sequence) = work.origin(&self.stream).unwrap_or_else(|| work.delivered_from(&self.stream));
         let now = Timestamp::now();
         Attempt {
             time: now.checked_sub(exchange.began.elapsed()).unwrap_or(now),
             namespace: self.subscription.namespace().to_owned(),
             subscription: self.subscription.name().to_owned(),
-            stream: self.stream.clone(),
-            sequence: work.sequence(),
+            stream: stream.to_owned(),
+            sequence,
             id: event.id().to_owned(),
             source: event.source().to_owned(),
             kind: event.kind().to_owned(),
@@ -133,7 +134,7 @@ impl Trail {
                 Next::RetryAfter(wait) => now.checked_add(wait).ok(),
                 _ => None,
             },
-            redrive: false,
+            redrive: work.is_redriven(),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::attempt::Report;
 use super::desk::Desk;
 use super::health::{Health, State};
 use super::pace::Pace;
+use super::redrive::Redriver;
 use super::tally::Tallies;
 use super::trail::Trail;
 use super::{Context, Plan, Shared, Surroundings};
@@ -70,7 +71,12 @@ impl Worker {
 
     /// Works until `stop`, then lets the events at work finish until `deadline` is cancelled; what is not finished then goes
     /// back to JetStream.
-    pub async fn run(mut self, stop: CancellationToken, deadline: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken, deadline: CancellationToken) {
+        let redriver = Redriver::new(&self.context, &self.desk);
+        tokio::join!(redriver.run(stop.clone(), deadline.clone()), self.work(stop, deadline));
+    }
+
+    async fn work(mut self, stop: CancellationToken, deadline: CancellationToken) {
         let mut patience = REBUILD_MIN;
         while self.connected(&stop).await {
             let end = match Puller::start(&self.context.shared.pulls, self.context.plan.consumer.clone()).await {

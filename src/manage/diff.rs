@@ -149,7 +149,7 @@ impl Manager {
         let info = self.api.stream_info(dead_letter::STREAM).await;
         let info = info.map_err(while_doing(format!("cannot look at stream {}", dead_letter::STREAM)))?;
         let mut dead_letters = Difference::of_stream(dead_letter::STREAM, None);
-        dead_letters.take(&dead_letter::plan(info.as_ref()));
+        dead_letters.take(&dead_letter::plan(info.as_ref(), dead_letter::Retention::default()));
         let mut found = vec![dead_letters];
 
         let owners = streams::owners(desired.channels.values());

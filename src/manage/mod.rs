@@ -4,9 +4,11 @@
 mod attempts;
 pub mod bridges;
 pub mod channels;
+pub mod dead_letters;
 pub mod diff;
 pub mod doctor;
 pub mod prune;
+pub mod redrive;
 pub mod steering;
 pub mod subscriptions;
 pub mod tail;

@@ -1,6 +1,8 @@
 //! `knats get`: what is there, straight from JetStream; one file a kind.
 
 mod channels;
+mod deadletter;
+mod deadletters;
 mod subscriptions;
 
 use std::process::ExitCode;
@@ -17,6 +19,8 @@ Examples:
   knats get channels
   knats get subscriptions -o wide
   knats get subscriptions default/orders
+  knats get deadletters default/orders --code 503
+  knats get deadletter 4711
   knats get subscriptions -o json | jq '.[] | select(.lag > 1000)'
 
 Works against NATS alone. What only a running bridge knows (in flight, last error, next retry) is asked over NATS, and
@@ -39,6 +43,11 @@ enum Kind {
     /// Subscriptions and triggers: how far behind they are, what they are at and why
     #[command(visible_aliases = ["subscription", "sub", "triggers", "trigger"])]
     Subscriptions(subscriptions::Args),
+    /// Events that nobody would take and messages that are no events, as they are kept in KN_DEADLETTERS
+    #[command(visible_alias = "dl")]
+    Deadletters(Box<deadletters::Args>),
+    /// One of them: the event, why it failed, and what was tried
+    Deadletter(Box<deadletter::Args>),
 }
 
 /// The flags of everything that can be listed.
@@ -59,6 +68,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.kind {
         Kind::Channels(args) => channels::run(args).await,
         Kind::Subscriptions(args) => subscriptions::run(args).await,
+        Kind::Deadletters(args) => deadletters::run(*args).await,
+        Kind::Deadletter(args) => deadletter::run(*args).await,
     }
 }
 

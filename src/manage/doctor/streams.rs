@@ -94,7 +94,7 @@ pub(super) async fn find<'a>(api: &Api, desired: &'a Desired, checks: &mut Vec<C
         let made = |step| if let Step::Create(config) = step { Some(config) } else { None };
         let planned = match channel {
             Some(channel) => channel_stream::plan(channel, None).ok().and_then(made),
-            None => made(dead_letter::plan(None)),
+            None => made(dead_letter::plan(None, dead_letter::Retention::default())),
         };
         let config = info.as_ref().map(|info| info["config"].clone()).or(planned).unwrap_or_default();
         let reads = |subscription: &&Subscription| channel.is_some_and(|channel| channel.key == subscription.channel);
