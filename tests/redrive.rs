@@ -329,6 +329,25 @@ async fn a_bridge_killed_between_the_new_copy_and_the_old_one_ends_with_one_copy
 }
 
 #[tokio::test]
+async fn a_subscription_that_changes_while_a_redrive_waits_for_its_retry_delivers_it_as_it_is_now() {
+    let nats = Nats::start().await;
+    let sink = Sink::answering(|request| Answer::status(if request.target() == "/old" { 503 } else { 200 })).await;
+    let spec = |path: &str| {
+        let delivery = json!({"retry": 5, "backoffDelay": "PT10M"});
+        json!({"subscriber": {"uri": sink.url(path)}, "delivery": delivery})
+    };
+    let bridge = Bridge::serve(&nats, &[channel("foo"), subscription("sub", "foo", spec("/old"))]).await;
+    keep_many(&nats, 1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let waiting = spawn(&nats, &dir, &["default/sub"]);
+    sink.wait_for("/old", 1).await;
+    bridge.write("resources.yaml", &[channel("foo"), subscription("sub", "foo", spec("/new"))]);
+    let ended = waiting.ended().await;
+    assert_eq!((ended.code, sink.requests("/new").len()), (Some(0), 1), "{ended:?}");
+    assert_eq!(nats.count(STREAM).await, 0);
+}
+
+#[tokio::test]
 async fn a_command_that_is_stopped_or_killed_is_repeated_until_nothing_is_left() {
     let nats = Nats::start().await;
     let sink = Sink::start().await;
