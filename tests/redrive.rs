@@ -273,20 +273,31 @@ async fn a_bridge_killed_before_it_lets_go_of_a_letter_leaves_it_and_a_repeat_de
     let nats = Nats::start().await;
     let gate = Gate::new();
     let held = gate.clone();
-    let sink = Sink::answering(move |_| Answer::status(200).behind(&held)).await;
-    let mut bridge = Bridge::serve(&nats, &[channel("foo"), subscribe("sub", "foo", &sink.url("/"))]).await;
+    let sink = Sink::answering(move |request| match request.target() {
+        "/" => Answer::event(request.id()).behind(&held),
+        _ => Answer::status(200),
+    })
+    .await;
+    let spec = json!({"subscriber": {"uri": sink.url("/")}, "reply": {"uri": sink.url("/reply")}});
+    let mut bridge = Bridge::serve(&nats, &[channel("foo"), subscription("sub", "foo", spec)]).await;
     keep_many(&nats, 3).await;
     let dir = tempfile::tempdir().unwrap();
     let mut first = spawn(&nats, &dir, &["default/sub"]);
     sink.wait_for("/", 3).await;
+    // From here on nothing can be deleted.
+    nats.stop().await;
+    gate.open();
+    sink.wait_for("/reply", 3).await;
     bridge.kill9();
     first.kill9();
-    assert_eq!(nats.count(STREAM).await, 3, "they came to the sink, and nobody knows whether it took them");
-    gate.open();
+    nats.cont();
+    assert_eq!(nats.count(STREAM).await, 3, "delivered, and still kept");
     bridge.start_again().await;
     let (code, told) = summary(&nats, &["default/sub"]).await;
     assert_eq!((code, counts(&told)), (Some(0), vec![("delivered", 3), ("matched", 3)]), "{told}");
-    assert_eq!((ids(&sink.requests("/")), nats.count(STREAM).await), (all(3), 0));
+    let replies = sink.requests("/reply");
+    assert_eq!((ids(&sink.requests("/")), ids(&replies), replies.len()), (all(3), all(3), 6));
+    assert_eq!(nats.count(STREAM).await, 0);
 }
 
 #[tokio::test]
@@ -315,6 +326,25 @@ async fn a_bridge_killed_between_the_new_copy_and_the_old_one_ends_with_one_copy
     let (code, told) = summary(&nats, &["default/sub"]).await;
     assert_eq!((code, counts(&told)), (Some(1), vec![("kept", 2), ("matched", 2)]), "{told}");
     assert_eq!(nats.count(STREAM).await, 1);
+}
+
+#[tokio::test]
+async fn a_subscription_that_changes_while_a_redrive_waits_for_its_retry_delivers_it_as_it_is_now() {
+    let nats = Nats::start().await;
+    let sink = Sink::answering(|request| Answer::status(if request.target() == "/old" { 503 } else { 200 })).await;
+    let spec = |path: &str| {
+        let delivery = json!({"retry": 5, "backoffDelay": "PT10M"});
+        json!({"subscriber": {"uri": sink.url(path)}, "delivery": delivery})
+    };
+    let bridge = Bridge::serve(&nats, &[channel("foo"), subscription("sub", "foo", spec("/old"))]).await;
+    keep_many(&nats, 1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let waiting = spawn(&nats, &dir, &["default/sub"]);
+    sink.wait_for("/old", 1).await;
+    bridge.write("resources.yaml", &[channel("foo"), subscription("sub", "foo", spec("/new"))]);
+    let ended = waiting.ended().await;
+    assert_eq!((ended.code, sink.requests("/new").len()), (Some(0), 1), "{ended:?}");
+    assert_eq!(nats.count(STREAM).await, 0);
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! `knats redrive`: kept dead letters go to their subscription again.
 
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -15,6 +17,9 @@ use crate::manage::Manager;
 use crate::manage::dead_letters::{Count, DeadLetter, Query};
 use crate::manage::redrive::Summary;
 use crate::resource::Key;
+
+/// How often a line tells of progress where there is no terminal.
+const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -98,7 +103,15 @@ async fn send(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Summary> {
     let mut progress = Progress::new(Some(count.events), "redriven", Progress::is_possible());
-    let tell = |summary: &Summary| progress.show(summary.done());
+    let mut told_at = Instant::now();
+    let tell = |summary: &Summary| {
+        progress.show(summary.done());
+        if !Progress::is_possible() && told_at.elapsed() >= BETWEEN_LINES {
+            told_at = Instant::now();
+            // A service to whoever reads the log of a long run; nobody has to.
+            let _ = writeln!(std::io::stderr(), "{} of {} redriven", summary.done(), counted(summary.matched));
+        }
+    };
     let (summary, result) = manager.redrive(&args.subscription, query, args.rate, shutdown, tell).await;
     progress.clear();
     say(&match args.output {

@@ -49,7 +49,8 @@ pub struct Question {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Answer {
     Working,
-    /// This bridge has enough at work, or this very letter; ask again later.
+    /// This bridge has enough at work, or this very letter, or it ends what it is at because the subscription has changed or its own
+    /// end has come. Whoever asks again later is answered by who delivers the subscription then.
     Busy,
     Delivered,
     /// The delivery failed with this code and the dead letter sink has the event now.
@@ -157,11 +158,10 @@ impl Redriver {
 impl Deliverer {
     async fn deliver(&self, letter: LetterId, stop: &CancellationToken) -> Answer {
         let Surroundings { plan, shared, .. } = &*self.context;
-        let stopped = || Answer::Untried { reason: "the bridge is ending".to_owned() };
         let _turn = tokio::select! {
             // The semaphore is never closed.
             turn = self.turns.acquire() => turn.ok(),
-            () = stop.cancelled() => return stopped(),
+            () = stop.cancelled() => return Answer::Busy,
         };
         for attempt in 1.. {
             // Anew each time: somebody may have taken it away meanwhile.
@@ -180,7 +180,7 @@ impl Deliverer {
                 End::Retry(wait) => {
                     tokio::select! {
                         () = tokio::time::sleep(wait) => continue,
-                        () = stop.cancelled() => return stopped(),
+                        () = stop.cancelled() => return Answer::Busy,
                     }
                 }
                 End::Delivered => Answer::Delivered,
@@ -199,7 +199,7 @@ impl Deliverer {
                 Err(error) => Answer::NotDeleted { reason: error.to_string() },
             };
         }
-        stopped()
+        Answer::Busy
     }
 
     /// One delivery, as the subscription asks for it.
