@@ -5,6 +5,7 @@ pub mod client;
 mod http;
 mod into_channel;
 mod outcome;
+mod plain;
 
 use std::time::Duration;
 
