@@ -112,17 +112,17 @@ pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> 
     let event = guarded.as_ref().unwrap_or(&work.stored.event);
     let request = request(&context, &work, purpose, event, &work.stored.pass_through);
     match sink.deliver(request).await {
-        Outcome::Accepted(Answer::Reply(reply)) => answer(&context, work, *reply, &mut slot).await,
+        Outcome::Accepted(Answer::Reply(reply)) => Box::pin(answer(&context, work, *reply, &mut slot)).await,
         Outcome::Accepted(Answer::InvalidReply(failure)) => {
             let pass_through = work.stored.pass_through.clone();
-            give_up(&context, work, sink, &failure, &pass_through, &mut slot).await
+            Box::pin(give_up(&context, work, sink, &failure, &pass_through, &mut slot)).await
         }
         Outcome::Accepted(Answer::OtherBody) if plan.consumer.of_broker => {
             let failure = Failure::answered(502, "the answer's body is no CloudEvent".into(), None);
-            failed(&context, work, sink, failure, &mut slot).await
+            Box::pin(failed(&context, work, sink, failure, &mut slot)).await
         }
         Outcome::Accepted(Answer::Nothing | Answer::OtherBody) => work.settle(Contact::Reached).await,
-        Outcome::Failed(failure) => failed(&context, work, sink, failure, &mut slot).await,
+        Outcome::Failed(failure) => Box::pin(failed(&context, work, sink, failure, &mut slot)).await,
     }
 }
 

@@ -90,25 +90,28 @@ impl Pool {
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn post(&self, target: &Uri, headers: HeaderMap, body: Bytes) -> Result<Answer, Fault> {
         let mut request = request(target, headers, body);
-        while let Some(mut connection) = self.shared.take() {
-            let spare = connection.is_suspect(self.shared.suspect_idle).then(|| request.clone());
-            match connection.send(request).await {
+        let mut is_closing = false;
+        loop {
+            let idle = if is_closing { None } else { self.shared.take() };
+            let is_fresh = idle.is_none();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => Box::pin(self.connect()).await.map_err(Fault::Unreachable)?,
+            };
+            let spare = connection.is_suspect(self.shared.suspect_idle).then(|| Box::new(request.clone()));
+            let refusal = match connection.send(request).await {
                 Ok(response) => return Ok(self.answer(response, connection)),
-                // It ended before the request was on it.
-                Err(Refusal { unsent: Some(unsent), .. }) => request = *unsent,
-                Err(Refusal { fault, .. }) => match spare {
-                    Some(spare) if was_closed(&fault) => {
-                        request = spare;
-                        break;
-                    }
-                    _ => return Err(Fault::Broken(innermost(&fault))),
-                },
-            }
-        }
-        let mut connection = self.connect().await.map_err(Fault::Unreachable)?;
-        match connection.send(request).await {
-            Ok(response) => Ok(self.answer(response, connection)),
-            Err(Refusal { fault, .. }) => Err(Fault::Broken(innermost(&fault))),
+                Err(refusal) => refusal,
+            };
+            request = match (refusal.unsent, spare) {
+                // The connection ended before the request was on it.
+                (Some(unsent), _) if !is_fresh => *unsent,
+                (None, Some(spare)) if was_closed(&refusal.fault) => {
+                    is_closing = true;
+                    *spare
+                }
+                _ => return Err(Fault::Broken(innermost(&refusal.fault))),
+            };
         }
     }
 
