@@ -28,6 +28,7 @@ mod manifests;
 mod manifests_in_repo;
 mod nats_access;
 mod odd_answers;
+mod proxies;
 mod replies;
 mod response_table;
 mod routing;

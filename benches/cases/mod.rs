@@ -46,7 +46,11 @@ pub(crate) fn all() -> Vec<Case> {
         }),
         case("nats_encode", {
             let event = event(0);
-            move || nats::encode(black_box(&event), &PassThrough::default(), |name, value| drop(black_box((name.len(), value))))
+            move || {
+                nats::encode(black_box(&event), &PassThrough::default(), |name, value| {
+                    drop(black_box((name.len(), value)))
+                })
+            }
         }),
         case("nats_decode", move || {
             let (headers, payload) = black_box(&stored);
@@ -108,7 +112,9 @@ fn event(number: usize) -> Event {
 /// A request as a client sends it, with headers that are none of the event's.
 fn binary() -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
-    for (name, value) in [("host", "127.0.0.1:8080"), ("user-agent", "bench"), ("accept", "*/*"), ("content-length", "256")] {
+    for (name, value) in
+        [("host", "127.0.0.1:8080"), ("user-agent", "bench"), ("accept", "*/*"), ("content-length", "256")]
+    {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     let body = over_http::encode_binary(&event(0), &mut headers);

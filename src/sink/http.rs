@@ -118,11 +118,13 @@ impl Way {
                     Err(plain::Fault::Broken(reason)) => Err(Failure::no_answer(&reason.0)),
                 }
             }
-            Self::Client(client, url) => match Box::pin(client.post(url.clone()).headers(headers).body(body).send()).await {
-                Ok(response) => Ok(Response::Client(response)),
-                Err(error) if error.is_connect() => Err(Failure::unreachable(&no_answer(&error).0)),
-                Err(error) => Err(Failure::no_answer(&no_answer(&error).0)),
-            },
+            Self::Client(client, url) => {
+                match Box::pin(client.post(url.clone()).headers(headers).body(body).send()).await {
+                    Ok(response) => Ok(Response::Client(response)),
+                    Err(error) if error.is_connect() => Err(Failure::unreachable(&no_answer(&error).0)),
+                    Err(error) => Err(Failure::no_answer(&no_answer(&error).0)),
+                }
+            }
         }
     }
 }

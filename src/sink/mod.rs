@@ -1,5 +1,5 @@
 //! One delivery to one destination, and what came of it: over HTTP, or straight into a channel. A sink knows nothing of
-//! subscriptions and never tries twice.
+//! subscriptions and makes one attempt; only a request that was lost with a connection out of the pool is sent once more.
 
 pub mod client;
 mod http;
@@ -74,7 +74,10 @@ impl Sink {
     }
 
     /// Delivers many at once. What the answer holds beside its status is of no account.
-    pub fn deliver_batch<'a>(&'a self, request: BatchRequest<'a>) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
+    pub fn deliver_batch<'a>(
+        &'a self,
+        request: BatchRequest<'a>,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         match self {
             Self::Http(sink) => Box::pin(sink.deliver_batch(request)),
             Self::Channel(sink) => Box::pin(sink.deliver_batch(request)),

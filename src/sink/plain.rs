@@ -18,6 +18,7 @@ use hyper::client::conn::http1;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tower::Service as _;
@@ -30,6 +31,16 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// connections after some seconds. Such a request is sent once more, on a fresh connection.
 const SUSPECT_IDLE: Duration = Duration::from_secs(1);
 
+/// The bounds that tests make small.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    idle: Duration,
+    suspect_idle: Duration,
+    sweep_interval: Duration,
+}
+
+const LIMITS: Limits = Limits { idle: IDLE_TIMEOUT, suspect_idle: SUSPECT_IDLE, sweep_interval: SWEEP_INTERVAL };
+
 /// The connections to one authority. A clone is the same pool.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
@@ -40,7 +51,7 @@ pub(super) struct Pool {
 struct Shared {
     origin: Uri,
     connector: HttpConnector,
-    suspect_idle: Duration,
+    limits: Limits,
     idle: Mutex<Idle>,
 }
 
@@ -64,10 +75,10 @@ pub(super) enum Fault {
 impl Pool {
     /// A pool for `authority` (host and port, no user).
     pub(super) fn new(authority: Authority) -> Self {
-        Self::with(authority, SUSPECT_IDLE)
+        Self::within(LIMITS, authority)
     }
 
-    fn with(authority: Authority, suspect_idle: Duration) -> Self {
+    fn within(limits: Limits, authority: Authority) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_keepalive(Some(TCP_KEEPALIVE));
@@ -79,7 +90,7 @@ impl Pool {
         origin.path_and_query = Some(PathAndQuery::from_static("/"));
         // Three parts that are there always make a URI.
         let origin = Uri::from_parts(origin).unwrap_or_default();
-        Self { shared: Arc::new(Shared { origin, connector, suspect_idle, idle: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { origin, connector, limits, idle: Mutex::default() }) }
     }
 
     /// What the pool is held by when nobody sends there any more: nothing.
@@ -90,15 +101,16 @@ impl Pool {
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn post(&self, target: &Uri, headers: HeaderMap, body: Bytes) -> Result<Answer, Fault> {
         let mut request = request(target, headers, body);
-        let mut is_closing = false;
+        let mut wants_fresh = false;
         loop {
-            let idle = if is_closing { None } else { self.shared.take() };
+            let idle = if wants_fresh { None } else { self.shared.take() };
             let is_fresh = idle.is_none();
             let mut connection = match idle {
                 Some(connection) => connection,
                 None => Box::pin(self.connect()).await.map_err(Fault::Unreachable)?,
             };
-            let spare = connection.is_suspect(self.shared.suspect_idle).then(|| Box::new(request.clone()));
+            let is_suspect = !is_fresh && connection.idle_for() >= self.shared.limits.suspect_idle;
+            let spare = is_suspect.then(|| Box::new(request.clone()));
             let refusal = match connection.send(request).await {
                 Ok(response) => return Ok(self.answer(response, connection)),
                 Err(refusal) => refusal,
@@ -107,7 +119,7 @@ impl Pool {
                 // The connection ended before the request was on it.
                 (Some(unsent), _) if !is_fresh => *unsent,
                 (None, Some(spare)) if was_closed(&refusal.fault) => {
-                    is_closing = true;
+                    wants_fresh = true;
                     *spare
                 }
                 _ => return Err(Fault::Broken(innermost(&refusal.fault))),
@@ -141,7 +153,7 @@ impl Pool {
             idle.connections.push(connection);
         }
         if idle.sweeper.is_none() {
-            let sweeping = sweep(self.downgrade());
+            let sweeping = sweep(self.downgrade(), self.shared.limits);
             idle.sweeper = Some(AbortOnDropHandle::new(tokio::spawn(sweeping)));
         }
     }
@@ -166,7 +178,7 @@ impl Shared {
     fn take(&self) -> Option<Box<Connection>> {
         let mut idle = self.lock();
         while let Some(mut connection) = idle.connections.pop() {
-            if connection.is_young() && connection.is_usable() {
+            if connection.idle_for() < self.limits.idle && connection.is_usable() {
                 return Some(connection);
             }
         }
@@ -175,12 +187,12 @@ impl Shared {
 }
 
 /// Closes what was idle for too long, or was closed by its server, until nothing is left.
-async fn sweep(pool: WeakPool) {
+async fn sweep(pool: WeakPool, limits: Limits) {
     loop {
-        tokio::time::sleep(SWEEP_INTERVAL).await;
+        tokio::time::sleep(limits.sweep_interval).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut idle = pool.shared.lock();
-        idle.connections.retain_mut(|connection| connection.is_young() && connection.is_usable());
+        idle.connections.retain_mut(|connection| connection.idle_for() < limits.idle && connection.is_usable());
         if idle.connections.is_empty() {
             idle.connections.shrink_to_fit();
             // This very task, which has nothing left to do.
@@ -217,17 +229,17 @@ struct Refusal {
 
 impl Connection {
     async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Refusal> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+        // Unconstrained: a future that yields for fairness relies on its waker.
+        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
         let driver = &mut self.driver;
         let answered = poll_fn(|cx| {
             drive(driver, cx);
             // Only the driver makes it ready, so nobody has to be woken for it.
             answer.as_mut().poll(&mut quiet())
         });
-        answered.await.map_err(|mut error| Refusal {
-            unsent: error.take_message().map(Box::new),
-            fault: error.into_error(),
-        })
+        answered
+            .await
+            .map_err(|mut error| Refusal { unsent: error.take_message().map(Box::new), fault: error.into_error() })
     }
 
     /// Whether a request can go out on it. What its server has done meanwhile is seen here.
@@ -239,14 +251,6 @@ impl Connection {
 
     fn idle_for(&self) -> Duration {
         self.idle_since.map_or(Duration::ZERO, |since| since.elapsed())
-    }
-
-    fn is_young(&self) -> bool {
-        self.idle_for() < IDLE_TIMEOUT
-    }
-
-    fn is_suspect(&self, suspect_idle: Duration) -> bool {
-        self.idle_for() >= suspect_idle
     }
 }
 
@@ -327,11 +331,9 @@ impl Connection {
 
 /// The connection was closed before anything of an answer came.
 fn was_closed(fault: &hyper::Error) -> bool {
-    let by_reset = |error: &io::Error| {
-        matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-    };
-    fault.is_incomplete_message()
-        || fault.source().and_then(|cause| cause.downcast_ref()).is_some_and(by_reset)
+    let by_reset =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+    fault.is_incomplete_message() || fault.source().and_then(|cause| cause.downcast_ref()).is_some_and(by_reset)
 }
 
 /// The innermost cause says what happened; what is around it says only that the request failed.
@@ -342,3 +344,6 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> NoAnswer {
     }
     NoAnswer(cause.to_string())
 }
+
+#[cfg(test)]
+mod tests;

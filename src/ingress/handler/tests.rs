@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
-use http_body_util::BodyExt as _;
 use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
+use http_body_util::BodyExt as _;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
