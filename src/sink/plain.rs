@@ -58,6 +58,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Idle {
     /// In the order in which they became idle. The last is taken first, so that those not needed grow old.
+    #[allow(clippy::vec_box, reason = "every request takes one out and puts it back, and it is large to move")]
     connections: Vec<Box<Connection>>,
     /// Runs as long as there is something to sweep.
     sweeper: Option<AbortOnDropHandle<()>>,
