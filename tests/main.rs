@@ -33,6 +33,7 @@ mod manifests;
 mod manifests_in_repo;
 mod nats_access;
 mod odd_answers;
+mod proxies;
 mod redrive;
 mod replies;
 mod response_table;

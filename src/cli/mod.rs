@@ -41,11 +41,13 @@ mod why;
 use std::future::Future;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 /// What every command ends with; its own help says what that means for it.
@@ -127,7 +129,7 @@ pub fn run() -> ExitCode {
     if let Err(error) = logging::start(&cli.logging) {
         return fail(&error);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime(cli.command.threads()) {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
     };
@@ -143,6 +145,28 @@ pub fn run() -> ExitCode {
 /// The whole command line.
 fn command() -> clap::Command {
     environment::attach(Cli::command())
+}
+
+/// One thread needs no scheduler that others could take work from.
+fn runtime(threads: NonZeroUsize) -> std::io::Result<Runtime> {
+    match threads.get() {
+        1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    }
+}
+
+impl Command {
+    /// Threads for its tasks. An event that one thread hands to another costs more than the thread saves, and NATS, the kernel's
+    /// share of the network, and sinks want processors too: so a bridge takes half of them.
+    fn threads(&self) -> NonZeroUsize {
+        let asked = match self {
+            Self::Serve(args) => args.threads,
+            Self::Dev(args) => args.serve.threads,
+            _ => return NonZeroUsize::MIN,
+        };
+        let half = || NonZeroUsize::new(std::thread::available_parallelism().map_or(1, NonZeroUsize::get) / 2);
+        asked.or_else(half).unwrap_or(NonZeroUsize::MIN)
+    }
 }
 
 /// Boxed: the commands' futures are large, and one runs at a time.
@@ -250,6 +274,20 @@ mod tests {
         let Command::Serve(args) = Cli::from_arg_matches(&matches).unwrap().command else { panic!("not serve") };
         assert_eq!(args.listen.to_string(), "0.0.0.0:8080");
         assert_eq!(args.nats.settings_of_bridge().unwrap().urls, ["nats://127.0.0.1:4222"]);
+    }
+
+    #[test]
+    fn a_bridge_has_the_threads_it_is_given_or_half_of_the_processors() {
+        let threads = |line: &[&str]| {
+            let matches = command().try_get_matches_from(line).unwrap();
+            Cli::from_arg_matches(&matches).unwrap().command.threads().get()
+        };
+        let half = (std::thread::available_parallelism().unwrap().get() / 2).max(1);
+        assert_eq!(threads(&["knats", "serve", "--threads", "3"]), 3);
+        assert_eq!(threads(&["knats", "dev", "--threads", "5"]), 5);
+        assert_eq!(threads(&["knats", "serve"]), half);
+        assert_eq!(threads(&["knats", "demo"]), 1);
+        assert!(command().try_get_matches_from(["knats", "serve", "--threads", "0"]).is_err());
     }
 
     #[test]

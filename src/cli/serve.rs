@@ -45,6 +45,9 @@ pub struct Args {
     /// Ingress requests at work at once; further ones get 503
     #[arg(long, value_name = "N", default_value = "4096")]
     pub max_in_flight: NonZeroUsize,
+    /// Threads that move events; blocking work such as name lookups has others [default: half of the processors]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
     /// How long the ingress waits for JetStream to store an event
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse_positive)]
     pub publish_timeout: Duration,
@@ -114,7 +117,12 @@ pub(super) async fn run_on(args: Args, sockets: Sockets, shutdown: CancellationT
     let following = async {
         loop {
             watcher.changed().await;
-            reload(&args.resources, &resolver, &sender);
+            let (paths, resolver, sender) = (args.resources.clone(), resolver.clone(), sender.clone());
+            // Reading and checking many manifests takes a while, and events must not wait for it.
+            let reloading = tokio::task::spawn_blocking(move || reload(&paths, &resolver, &sender));
+            if let Err(error) = reloading.await {
+                tracing::error!(%error, "the manifests could not be looked at, the last good set stays in force");
+            }
         }
     };
     let config = config(&args)?;

@@ -181,22 +181,22 @@ pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> 
     match outcome {
         Outcome::Accepted(code, Answer::Reply(reply)) if plan.reply.is_some() => {
             context.trail.tell(&work, &exchange, Ok(code), trail::Next::Reply);
-            answer(&context, work, *reply, &mut slot).await
+            Box::pin(answer(&context, work, *reply, &mut slot)).await
         }
         Outcome::Accepted(_, Answer::InvalidReply(failure)) => {
             let pass_through = work.stored.pass_through.clone();
             context.trail.tell(&work, &exchange, Err(&failure), after_all(&context));
-            give_up(&context, work, sink, &failure, &pass_through, &mut slot).await
+            Box::pin(give_up(&context, work, sink, &failure, &pass_through, &mut slot)).await
         }
         Outcome::Accepted(_, Answer::OtherBody) if plan.consumer.of_broker => {
             let failure = Failure::answered(502, "the answer's body is no CloudEvent".into(), None);
-            failed(&context, work, exchange, failure, &mut slot).await
+            Box::pin(failed(&context, work, exchange, failure, &mut slot)).await
         }
         Outcome::Accepted(code, Answer::Nothing | Answer::OtherBody | Answer::Reply(_)) => {
             context.trail.tell(&work, &exchange, Ok(code), trail::Next::Settled);
             work.settle(Contact::Reached).await
         }
-        Outcome::Failed(failure) => failed(&context, work, exchange, failure, &mut slot).await,
+        Outcome::Failed(failure) => Box::pin(failed(&context, work, exchange, failure, &mut slot)).await,
     }
 }
 
