@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::channel::connect::{Settings, SettingsError};
-use crate::channel::{Api, Connection, DeadLetters, PublishError, Publisher, Targets};
+use crate::channel::{Api, Connection, DeadLetters, Publisher, Targets, Wire};
 use crate::dispatch::Shared;
 use crate::ingress::{self, Ingress};
 use crate::resource::{Desired, Key};
@@ -61,8 +61,6 @@ pub enum StartError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("cannot set up publishing: {0}")]
-    Publisher(#[from] PublishError),
 }
 
 /// Runs until `shutdown`, then drains: not ready at once, no new requests, no new pulls, and what is at work finishes or is
@@ -78,8 +76,8 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let closed = CancellationToken::new();
     let control = Connection::open(&config.nats, "knats").await?;
-    let pulls = if config.dispatcher { Connection::open(&config.nats, "knats-pull").await? } else { control.clone() };
-    let publisher = Publisher::start(control.clone(), config.publish_timeout, closed.clone()).await?;
+    let wire = Wire::open(&config.nats, "knats-events").await?;
+    let publisher = Publisher::start(wire.clone(), config.publish_timeout, closed.clone());
     // Declared and not in place yet: the ingress says 503, not 404.
     let declared: Targets = resources.borrow().desired.channels.keys().map(|key| (key.clone(), None)).collect();
     let (targets, targets_receiver) = watch::channel(Arc::new(declared));
@@ -98,7 +96,7 @@ pub async fn run(
     }
     let shared = Shared {
         api: Api::new(control.clone()),
-        pulls,
+        pulls: wire,
         control: control.clone(),
         dead_letters: DeadLetters::new(publisher.clone()),
     };

@@ -35,7 +35,6 @@ pub enum ApiError {
 const API_PREFIX: &str = "$JS.API.";
 const STREAM_NOT_FOUND: u64 = 10_059;
 const CONSUMER_NOT_FOUND: u64 = 10_014;
-const MESSAGE_NOT_FOUND: u64 = 10_037;
 
 impl Api {
     pub fn new(connection: Connection) -> Self {
@@ -101,18 +100,6 @@ impl Api {
         Ok((page["consumers"].as_array().cloned().unwrap_or_default(), total))
     }
 
-    /// A stored message with its header block as base64, so that headers which the client cannot parse can be looked at.
-    pub(super) async fn message(&self, stream: &str, sequence: u64) -> Result<Option<Value>, ApiError> {
-        let answer = found(self.call(&format!("STREAM.MSG.GET.{stream}"), &json!({ "seq": sequence })).await)?;
-        Ok(answer.map(|answer| answer["message"].clone()))
-    }
-
-    pub(super) async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), ApiError> {
-        let request = json!({ "seq": sequence, "no_erase": true });
-        found(self.call(&format!("STREAM.MSG.DELETE.{stream}"), &request).await)?;
-        Ok(())
-    }
-
     async fn call(&self, subject: &str, request: &Value) -> Result<Value, ApiError> {
         if !self.connection.is_connected() {
             return Err(ApiError::Disconnected);
@@ -132,7 +119,7 @@ impl Api {
                 let code = error.error_code().0;
                 let description = error.to_string();
                 Err(match code {
-                    STREAM_NOT_FOUND | CONSUMER_NOT_FOUND | MESSAGE_NOT_FOUND => ApiError::NotFound(description),
+                    STREAM_NOT_FOUND | CONSUMER_NOT_FOUND => ApiError::NotFound(description),
                     code => ApiError::Refused { code, description },
                 })
             }

@@ -1,7 +1,7 @@
-//! Connections to NATS: how they are made, whether they stand, and when they fell.
+//! Connections to NATS: what both kinds have in common, and the one for everything that does not happen with every event.
 //!
-//! A bridge has two. One stored message that the client cannot parse makes the client drop its connection, so messages are
-//! pulled over a connection of their own and a poison message never stops the ingress or the JetStream API.
+//! A bridge has two: [`Connection`] is that of the NATS library, for the JetStream API; events go over a
+//! [`Wire`](super::Wire).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,9 +12,13 @@ use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, ServerError};
 use tokio::sync::watch;
 
-/// How often the server is asked whether it is still there. Three unanswered pings end the connection.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+use super::secrets::{Secrets, bad_credentials};
+
+/// How often the server is asked whether it is still there.
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// So many unanswered pings end a wire; the library's client has the same bound built in.
+pub(super) const MAX_UNANSWERED_PINGS: usize = 3;
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers of the JetStream API.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Commands that wait in the client. Few, because what waits while the connection is down is stored after it is back although
@@ -51,7 +55,7 @@ pub enum SettingsError {
     Url { url: String, error: String },
 }
 
-/// One connection that comes back for ever.
+/// One connection for requests, which comes back for ever.
 #[derive(Clone)]
 pub struct Connection {
     pub(super) client: Client,
@@ -79,8 +83,7 @@ impl Connection {
         let (sender, link) = watch::channel(Link::default());
         let (denier, denied) = watch::channel(Denied::default());
         let follower = Arc::new(Follower { link: sender, denied: denier, refusal: Mutex::default() });
-        let options = authenticate(settings)
-            .await?
+        let options = options(Secrets::read(settings).await?)?
             .name(name)
             .retry_on_initial_connect()
             .max_reconnects(None)
@@ -88,10 +91,7 @@ impl Connection {
             .connection_timeout(CONNECT_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .client_capacity(CLIENT_CAPACITY)
-            .reconnect_delay_callback(|attempts| {
-                let exponent = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
-                Duration::from_millis(10 * 2_u64.pow(exponent)).min(RECONNECT_MAX)
-            })
+            .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
                 follower.follow(&event);
                 std::future::ready(())
@@ -198,66 +198,42 @@ impl Follower {
 }
 
 /// The subject in `Permissions Violation for Publish to "SUBJECT"`.
-fn denied_subject(text: &str) -> Option<&str> {
+pub(super) fn denied_subject(text: &str) -> Option<&str> {
     let at = text.to_ascii_lowercase().find("permissions violation for publish to")?;
     text[at..].split('"').nth(1)
 }
 
-async fn authenticate(settings: &Settings) -> Result<ConnectOptions, SettingsError> {
+fn options(secrets: Secrets) -> Result<ConnectOptions, SettingsError> {
     let mut options = ConnectOptions::new();
-    if let Some(path) = &settings.credentials_file {
-        let text = read_secret(path, "NATS credentials (--nats-creds)").await?;
-        options = options.credentials(&text).map_err(|error| SettingsError::File {
-            what: "NATS credentials (--nats-creds)",
-            path: path.clone(),
-            error,
-        })?;
+    if let Some((path, text)) = &secrets.credentials {
+        options = options.credentials(text).map_err(|error| bad_credentials(path, error))?;
     }
-    match (&settings.user, &settings.password_file) {
-        (Some(user), Some(path)) => {
-            let password = read_secret(path, "the NATS password (--nats-password-file)").await?;
-            options = options.user_and_password(user.clone(), password);
-        }
-        (None, None) => {}
-        _ => {
-            let text = "--nats-user and --nats-password-file go together, expected both or neither";
-            return Err(SettingsError::Contradiction(text.into()));
-        }
+    if let Some((user, password)) = secrets.user {
+        options = options.user_and_password(user, password);
     }
-    if let Some(path) = &settings.token_file {
-        options = options.token(read_secret(path, "the NATS token (--nats-token-file)").await?);
+    if let Some(token) = secrets.token {
+        options = options.token(token);
     }
-    if let Some(path) = &settings.nkey_file {
-        options = options.nkey(read_secret(path, "the NATS nkey seed (--nats-nkey-file)").await?);
+    if let Some((_, seed)) = secrets.nkey {
+        options = options.nkey(seed);
     }
-    if let Some(path) = &settings.ca_file {
-        read_secret(path, "the CA certificates (--nats-ca)").await?;
-        options = options.add_root_certificates(path.clone());
+    if let Some(path) = secrets.ca_file {
+        options = options.add_root_certificates(path);
     }
-    match (&settings.client_certificate, &settings.client_key) {
-        (Some(certificate), Some(key)) => {
-            read_secret(certificate, "the client certificate (--nats-cert)").await?;
-            read_secret(key, "the client key (--nats-key)").await?;
-            options = options.add_client_certificate(certificate.clone(), key.clone());
-        }
-        (None, None) => {}
-        _ => {
-            let text = "--nats-cert and --nats-key go together, expected both or neither";
-            return Err(SettingsError::Contradiction(text.into()));
-        }
+    if let Some((certificate, key)) = secrets.client_certificate {
+        options = options.add_client_certificate(certificate, key);
     }
     Ok(options)
 }
 
-async fn read_secret(path: &PathBuf, what: &'static str) -> Result<String, SettingsError> {
-    match tokio::fs::read_to_string(path).await {
-        Ok(text) => Ok(text.trim_end().to_owned()),
-        Err(error) => Err(SettingsError::File { what, path: path.clone(), error }),
-    }
+/// How long to wait before an attempt to connect; the first is 1.
+pub(super) fn reconnect_delay(attempt: usize) -> Duration {
+    let exponent = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
+    Duration::from_millis(10 * 2_u64.pow(exponent)).min(RECONNECT_MAX)
 }
 
 /// A URL as it may be shown: without user and password.
-fn without_secrets(url: &str) -> String {
+pub(super) fn without_secrets(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &url[..scheme + 3], &url[at..]),
         _ => url.to_owned(),

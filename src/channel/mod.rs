@@ -2,17 +2,21 @@
 //! that speaks to NATS; it knows no HTTP.
 
 mod api;
+mod awaited;
 pub mod broker;
 pub mod connect;
 pub mod consumer;
 pub mod dead_letter;
+mod inbox;
 pub mod name;
+mod pub_ack;
 mod publish;
 mod pull;
+mod secrets;
 pub mod stream;
 mod take_over;
 mod ticket;
-mod unreadable;
+pub mod wire;
 
 pub use api::{Api, ApiError};
 pub use connect::Connection;
@@ -23,4 +27,4 @@ pub use pull::{Poison, PullError, Pulled, Puller, RawMessage, Stored};
 pub use stream::EnsureError;
 pub use take_over::Unsettled;
 pub use ticket::{Place, Ticket};
-pub use unreadable::Search;
+pub use wire::Wire;

@@ -33,7 +33,7 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::channel::{Api, Connection, Consumer, DeadLetters};
+use crate::channel::{Api, Connection, Consumer, DeadLetters, Wire};
 use crate::filter::Filter;
 use crate::resource::{Breaker, Controls, Delivery, Key};
 use crate::sink::Sink;
@@ -77,9 +77,9 @@ impl Plan {
 #[derive(Clone)]
 pub struct Shared {
     pub api: Api,
-    /// Messages come over this connection, and their acknowledgements go over it.
-    pub pulls: Connection,
-    /// Dead letters and the JetStream API use this one.
+    /// Events come over this connection, and their acknowledgements go over it.
+    pub pulls: Wire,
+    /// The JetStream API uses this one.
     pub control: Connection,
     pub dead_letters: DeadLetters,
 }
