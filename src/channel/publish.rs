@@ -221,7 +221,7 @@ impl Publisher {
         };
         let reply = format!("{}.{}", self.inbox, waiting.token);
         let write = |buffer: &mut Vec<u8>| {
-            wire::write_message_with_headers(buffer, subject, &reply, &message.headers, &message.payload);
+            wire::write_message(buffer, subject, &reply, &message.headers, &message.payload);
         };
         let is_sent = match self.wire.try_send(write) {
             Some(is_sent) => is_sent,
@@ -259,19 +259,11 @@ impl Publisher {
 }
 
 /// A message ready to go.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Prepared {
-    /// The header block but for its end.
+    /// The header block but for its end; empty without headers.
     headers: Vec<u8>,
     pub(super) payload: Bytes,
-}
-
-impl Default for Prepared {
-    fn default() -> Self {
-        let mut headers = Vec::with_capacity(USUAL_HEADERS);
-        headers.extend_from_slice(HEADER_BEGIN);
-        Self { headers, payload: Bytes::new() }
-    }
 }
 
 impl Prepared {
@@ -280,6 +272,10 @@ impl Prepared {
         let value = value.as_ref();
         let is_name = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
         if is_name && !value.bytes().any(|byte| matches!(byte, b'\r' | b'\n')) {
+            if self.headers.is_empty() {
+                self.headers.reserve(USUAL_HEADERS);
+                self.headers.extend_from_slice(HEADER_BEGIN);
+            }
             for part in [name, ": ", value, "\r\n"] {
                 self.headers.extend_from_slice(part.as_bytes());
             }
@@ -288,6 +284,7 @@ impl Prepared {
 
     /// What counts against `max_payload` and `maxMsgSize`: headers and payload, in bytes.
     fn size(&self) -> usize {
-        self.headers.len() + HEADER_END + self.payload.len()
+        let end = if self.headers.is_empty() { 0 } else { HEADER_END };
+        self.headers.len() + end + self.payload.len()
     }
 }

@@ -174,7 +174,7 @@ impl Puller {
         self.last_heard = Instant::now();
         self.denials = self.wire.denials();
         self.wire
-            .send(|buffer| wire::write_message(buffer, &self.next_subject, &reply, request.as_bytes()))
+            .send(|buffer| wire::write_message(buffer, &self.next_subject, &reply, b"", request.as_bytes()))
             .await;
     }
 

@@ -91,7 +91,7 @@ impl Ticket {
 }
 
 async fn send(wire: &Wire, subject: &str, answer: &[u8]) -> bool {
-    wire.send(|buffer| wire::write_message(buffer, subject, "", answer)).await
+    wire.send(|buffer| wire::write_message(buffer, subject, "", b"", answer)).await
 }
 
 impl Place {

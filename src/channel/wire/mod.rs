@@ -251,24 +251,19 @@ pub(super) fn is_subject(subject: &str) -> bool {
     !subject.is_empty() && subject.bytes().all(|byte| byte > b' ' && byte != 0x7f)
 }
 
-/// Appends a message without headers; `reply` may be empty.
-pub(super) fn write_message(buffer: &mut Vec<u8>, subject: &str, reply: &str, payload: &[u8]) {
-    buffer.extend_from_slice(b"PUB ");
-    write_subjects(buffer, subject, reply);
-    write_number(buffer, payload.len());
-    write_body(buffer, &[payload]);
-}
-
-/// Appends a message with headers: the block's first line and those of the headers, each with its end.
-pub(super) fn write_message_with_headers(
-    buffer: &mut Vec<u8>,
-    subject: &str,
-    reply: &str,
-    headers: &[u8],
-    payload: &[u8],
-) {
+/// Appends a message. `reply` may be empty, and so may `headers`: the block's first line and those of the headers, each with
+/// its end, but not the empty line behind them.
+pub(super) fn write_message(buffer: &mut Vec<u8>, subject: &str, reply: &str, headers: &[u8], payload: &[u8]) {
+    /// More than what is not counted.
+    const REST: usize = 40;
+    buffer.reserve(subject.len() + reply.len() + headers.len() + payload.len() + REST);
+    if headers.is_empty() {
+        buffer.extend_from_slice(b"PUB ");
+        write_subjects(buffer, subject, reply);
+        write_number(buffer, payload.len());
+        return write_body(buffer, &[payload]);
+    }
     let headers_length = headers.len() + END.len();
-    buffer.reserve(subject.len() + headers_length + payload.len() + 100);
     buffer.extend_from_slice(b"HPUB ");
     write_subjects(buffer, subject, reply);
     write_number(buffer, headers_length);

@@ -263,3 +263,16 @@ async fn it_ends_with_its_last_clone() {
     drop(wire);
     assert_eq!(peer.line().await, "");
 }
+
+#[test]
+fn messages_are_written_as_the_protocol_has_them() {
+    let check = |reply: &str, headers: &str, payload: &str, expected: &str| {
+        let mut buffer = Vec::new();
+        write_message(&mut buffer, "a.b", reply, headers.as_bytes(), payload.as_bytes());
+        assert_eq!(String::from_utf8(buffer).unwrap(), expected);
+    };
+    check("", "", "", "PUB a.b 0\r\n\r\n");
+    check("r.1", "", "hi", "PUB a.b r.1 2\r\nhi\r\n");
+    check("", "NATS/1.0\r\nc: d\r\n", "hi", "HPUB a.b 18 20\r\nNATS/1.0\r\nc: d\r\n\r\nhi\r\n");
+    assert!(is_subject("a.b") && !is_subject("") && !is_subject("a b") && !is_subject("a\r\nb"));
+}
