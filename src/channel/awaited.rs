@@ -219,3 +219,69 @@ impl Drop for Waiting<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::super::wire::frame::{Frame, Next, next};
+    use super::*;
+
+    fn answer(awaited: &Awaited, token: u64, payload: &str) {
+        let frame = format!("MSG _INBOX.x.{token} 1 {}\r\n{payload}\r\n", payload.len());
+        let Ok(Next::Frame(Frame::Message(message))) = next(&mut BytesMut::from(frame.as_str())) else {
+            panic!("{frame}")
+        };
+        awaited.receive(message);
+    }
+
+    fn look(waiting: &mut Waiting<'_>) -> &'static str {
+        match waiting.poll(&Context::from_waker(Waker::noop())) {
+            Poll::Pending => "waits",
+            Poll::Ready(End::Answered(_)) => "answered",
+            Poll::Ready(End::Lost) => "lost",
+            Poll::Ready(End::Overdue) => "overdue",
+        }
+    }
+
+    const ACK: &str = r#"{"stream":"S","seq":1}"#;
+
+    #[test]
+    fn each_answer_finds_the_one_who_waits_for_it() {
+        let awaited = Awaited::default();
+        let (mut one, mut two) = (awaited.expect().unwrap(), awaited.expect().unwrap());
+        answer(&awaited, two.token, ACK);
+        assert_eq!((look(&mut one), look(&mut two)), ("waits", "answered"));
+        answer(&awaited, one.token, "what somebody else says");
+        assert_eq!(look(&mut one), "waits");
+        answer(&awaited, u64::MAX, ACK);
+        awaited.denied();
+        assert_eq!(look(&mut one), "waits");
+        awaited.lost();
+        assert_eq!(look(&mut one), "lost");
+    }
+
+    #[test]
+    fn a_late_answer_is_not_that_of_the_next_one_in_the_same_place() {
+        let awaited = Awaited::default();
+        let token = awaited.expect().unwrap().token;
+        let mut next = awaited.expect().unwrap();
+        assert_eq!(awaited.lock().places.len(), 1);
+        answer(&awaited, token, ACK);
+        assert_eq!(look(&mut next), "waits");
+    }
+
+    #[test]
+    fn whoever_waits_for_the_whole_time_is_told_so_and_nobody_else() {
+        let awaited = Awaited::default();
+        let mut early = awaited.expect().unwrap();
+        assert!(awaited.tick());
+        let mut late = awaited.expect().unwrap();
+        for _ in 0..TICKS {
+            assert!(awaited.tick());
+        }
+        assert_eq!((look(&mut early), look(&mut late)), ("overdue", "waits"));
+        drop(late);
+        assert!(!awaited.tick(), "nobody waits any more");
+    }
+}

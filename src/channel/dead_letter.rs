@@ -100,8 +100,7 @@ impl DeadLetters {
         let mut letter = Cow::Borrowed(event);
         for dispensable in ERROR_ATTRIBUTES.into_iter().map(Some).chain([None]) {
             let mut message = Prepared::default();
-            message.payload =
-                event::nats::encode(&letter, pass_through, |name, value| message.header(name, value.into_owned()));
+            message.payload = event::nats::encode(&letter, pass_through, |name, value| message.header(name, value));
             message
                 .header(MESSAGE_ID, message_id(provenance, &subscription.to_string(), event.message_id().as_bytes()));
             match (self.publisher.check_size(&message, None), dispensable) {

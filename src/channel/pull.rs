@@ -173,9 +173,7 @@ impl Puller {
         self.inbox.expect(room);
         self.last_heard = Instant::now();
         self.denials = self.wire.denials();
-        self.wire
-            .send(|buffer| wire::write_message(buffer, &self.next_subject, &reply, b"", request.as_bytes()))
-            .await;
+        self.wire.send(|buffer| wire::write_message(buffer, &self.next_subject, &reply, b"", request.as_bytes())).await;
     }
 
     /// The next thing that the pull brings. Can be dropped and called again at any time.

@@ -39,12 +39,7 @@ impl Consumer {
     ///
     /// # Errors
     /// When JetStream does not answer.
-    pub async fn adopt_orphans(
-        &self,
-        api: &Api,
-        wire: &Wire,
-        holds: impl Fn(u64) -> bool,
-    ) -> Result<(), ApiError> {
+    pub async fn adopt_orphans(&self, api: &Api, wire: &Wire, holds: impl Fn(u64) -> bool) -> Result<(), ApiError> {
         let info = api.consumer_info(&self.stream, &self.name).await?;
         if let Some(info) = info.filter(|info| self.pinned && !is_pinned(info)) {
             let orphans = unsettled(&info);

@@ -50,14 +50,7 @@ impl Worker {
         let losses = shared.pulls.link().borrow().losses;
         let pace = Pace::new(plan.controls.rate);
         let context = Arc::new(Surroundings { plan, shared, tallies: Tallies::default() });
-        Self {
-            health,
-            desk: Desk::new(Arc::clone(&context)),
-            pace,
-            pinned: false,
-            losses,
-            context,
-        }
+        Self { health, desk: Desk::new(Arc::clone(&context)), pace, pinned: false, losses, context }
     }
 
     /// Works until `stop`, then lets the events at work finish until `deadline` is cancelled; what is not finished then goes

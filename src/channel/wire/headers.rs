@@ -12,9 +12,11 @@ pub(in crate::channel) fn text(block: &[u8]) -> Option<Cow<'_, str>> {
     if !memchr::memchr_iter(b'\n', block).any(folded) {
         return Some(Cow::Borrowed(text));
     }
-    Some(Cow::Owned(["\r\n", "\n"].into_iter().fold(text.to_owned(), |text, end| {
-        text.replace(&format!("{end} "), " ").replace(&format!("{end}\t"), "\t")
-    })))
+    Some(Cow::Owned(
+        ["\r\n", "\n"].into_iter().fold(text.to_owned(), |text, end| {
+            text.replace(&format!("{end} "), " ").replace(&format!("{end}\t"), "\t")
+        }),
+    ))
 }
 
 /// The headers in order, names as they are written, values without the white space around them; `None` when a line is no header.
@@ -64,7 +66,8 @@ mod tests {
     #[test]
     fn headers_are_read_as_they_are_written() {
         let check = |block: &str, expected: &[(&str, &str)]| {
-            let expected: Vec<_> = expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let expected: Vec<_> =
+                expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             assert_eq!(read(block.as_bytes()), Some(expected), "{block:?}");
         };
         check("", &[]);

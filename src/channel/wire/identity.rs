@@ -162,7 +162,10 @@ mod tests {
     fn users_and_tokens_are_shown() {
         let user = Some(("ann".to_owned(), "secret".to_owned()));
         let connect = connect(&Secrets { user, token: Some("t".to_owned()), ..Secrets::default() });
-        assert_eq!((&connect["user"], &connect["pass"], &connect["auth_token"]), (&"ann".into(), &"secret".into(), &"t".into()));
+        assert_eq!(
+            (&connect["user"], &connect["pass"], &connect["auth_token"]),
+            (&"ann".into(), &"secret".into(), &"t".into())
+        );
     }
 
     #[test]
