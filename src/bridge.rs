@@ -17,7 +17,7 @@ use crate::admin;
 use crate::channel::attempts::{self, AttemptLog};
 use crate::channel::connect::{Settings, SettingsError};
 use crate::channel::dead_letter::Retention;
-use crate::channel::{Api, Connection, DeadLetters, PublishError, Publisher, Targets};
+use crate::channel::{Api, Connection, DeadLetters, Publisher, Targets, Wire};
 use crate::dispatch::{Feed, Shared};
 use crate::ingress::{self, Ingress};
 use crate::resource::{Desired, Key};
@@ -67,8 +67,6 @@ pub enum StartError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("cannot set up publishing: {0}")]
-    Publisher(#[from] PublishError),
 }
 
 /// Runs until `shutdown`, then drains: not ready at once, no new requests, no new pulls, and what is at work finishes or is
@@ -84,8 +82,8 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let closed = CancellationToken::new();
     let control = Connection::open(&config.nats, "knats").await?;
-    let pulls = if config.dispatcher { Connection::open(&config.nats, "knats-pull").await? } else { control.clone() };
-    let publisher = Publisher::start(control.clone(), config.publish_timeout, closed.clone()).await?;
+    let wire = Wire::open(&config.nats, "knats-events").await?;
+    let publisher = Publisher::start(wire.clone(), config.publish_timeout, closed.clone());
     // Declared and not in place yet: the ingress says 503, not 404.
     let declared: Targets = resources.borrow().desired.channels.keys().map(|key| (key.clone(), None)).collect();
     let (targets, targets_receiver) = watch::channel(Arc::new(declared));
@@ -110,7 +108,7 @@ pub async fn run(
     }
     let shared = Shared {
         api: Api::new(control.clone()),
-        pulls,
+        pulls: wire,
         control: control.clone(),
         dead_letters: DeadLetters::new(publisher.clone()),
         attempts,

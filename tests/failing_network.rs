@@ -122,6 +122,30 @@ async fn cut_and_stalled_in_the_middle_of_frames_it_loses_no_acknowledged_event(
 }
 
 #[tokio::test]
+async fn a_nats_that_is_killed_or_taken_out_of_service_under_load_costs_no_acknowledged_event() {
+    let mut nats = Nats::start_with("lame_duck_duration: 30s\nlame_duck_grace_period: 1s").await;
+    let sink = Sink::start().await;
+    let bridge = Bridge::of(&nats, &documents(&sink.url("/"))).flag("--publish-timeout", "1s").start().await;
+    let mut taken = BTreeSet::new();
+    for round in ["killed", "retired"] {
+        let load = Load::start(&bridge, round, 10);
+        load.more_taken(20).await;
+        if round == "killed" {
+            nats.kill9();
+        } else {
+            nats.lame_duck().await;
+        }
+        load.more_refused(1).await;
+        nats.start_again().await;
+        load.more_taken(20).await;
+        taken.extend(load.end().await);
+    }
+    until("every acknowledged event is delivered", || async { taken.is_subset(&ids(&sink)) }).await;
+    nats.settled(STREAM).await;
+    bridge.wait_until_ready().await;
+}
+
+#[tokio::test]
 async fn a_nats_that_hangs_for_a_while_costs_503_in_time_and_nothing_else() {
     let nats = Nats::start().await;
     let sink = Sink::start().await;

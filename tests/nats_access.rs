@@ -102,16 +102,45 @@ async fn tls_with_a_client_certificate_works_and_without_the_authority_it_does_n
         path("ca.pem")
     ));
     let sink = Sink::start().await;
-    let url = nats.url().replace("nats://", "tls://");
-    let setup = || {
-        let setup = Bridge::at(&url).file("resources.yaml", &documents(&sink));
+    let setup = |url: &str| {
+        let setup = Bridge::at(url).file("resources.yaml", &documents(&sink));
         setup.flag("--nats-cert", &path("client.pem")).flag("--nats-key", &path("client.key"))
     };
-    works(&setup().flag("--nats-ca", &path("ca.pem")).spawn(), &sink).await;
-    let mut stranger = setup().spawn();
+    // The second one hears from the server that it wants TLS.
+    for url in [nats.url().replace("nats://", "tls://"), nats.url()] {
+        works(&setup(&url).flag("--nats-ca", &path("ca.pem")).spawn(), &sink).await;
+    }
+    let mut stranger = setup(&nats.url()).spawn();
     until("the log tells why", || async { stranger.stderr().contains("cannot connect to NATS") }).await;
     assert!(stranger.is_running());
     assert_eq!(stranger.readyz().await.unwrap().status(), 503);
+}
+
+#[tokio::test]
+async fn a_server_with_the_certificate_of_another_host_is_not_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    if !certificates(dir.path()) {
+        return; // no openssl here
+    }
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let nats =
+        Nats::start_as(&format!("tls {{ cert_file: {:?}, key_file: {:?} }}", path("server.pem"), path("server.key")));
+    let url = nats.url().replace("127.0.0.1", "localhost");
+    let mut bridge = Bridge::at(&url).flag("--nats-ca", &path("ca.pem")).spawn();
+    until("the log tells why", || async { bridge.stderr().contains("not valid for name") }).await;
+    assert!(bridge.is_running());
+    assert_eq!(bridge.readyz().await.unwrap().status(), 503);
+}
+
+#[tokio::test]
+async fn an_nkey_seed_or_credentials_that_are_none_are_named_with_exit_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = file(&dir, "broken", "nonsense\n");
+    for flag in ["--nats-nkey-file", "--nats-creds"] {
+        let ended = Bridge::at("nats://127.0.0.1:1").flag(flag, &broken).ended().await;
+        assert_eq!(ended.code, Some(2));
+        assert!(ended.stderr.contains(&broken) && ended.stderr.contains(flag), "{}", ended.stderr);
+    }
 }
 
 #[tokio::test]

@@ -39,7 +39,6 @@ pub enum ApiError {
 const API_PREFIX: &str = "$JS.API.";
 const STREAM_NOT_FOUND: u64 = 10_059;
 const CONSUMER_NOT_FOUND: u64 = 10_014;
-const MESSAGE_NOT_FOUND: u64 = 10_037;
 
 impl Api {
     pub fn new(connection: Connection) -> Self {
@@ -194,7 +193,7 @@ impl Api {
                 let code = error.error_code().0;
                 let description = error.to_string();
                 Err(match code {
-                    STREAM_NOT_FOUND | CONSUMER_NOT_FOUND | MESSAGE_NOT_FOUND => ApiError::NotFound(description),
+                    STREAM_NOT_FOUND | CONSUMER_NOT_FOUND => ApiError::NotFound(description),
                     code => ApiError::Refused { code, description },
                 })
             }

@@ -1,7 +1,7 @@
-//! Connections to NATS: how they are made, whether they stand, and when they fell.
+//! Connections to NATS: what both kinds have in common, and the one for everything that does not happen with every event.
 //!
-//! A bridge has two. One stored message that the client cannot parse makes the client drop its connection, so messages are
-//! pulled over a connection of their own and a poison message never stops the ingress or the JetStream API.
+//! A bridge has two: [`Connection`] is that of the NATS library, for the JetStream API; events go over a
+//! [`Wire`](super::Wire).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,11 +12,14 @@ use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, ServerError};
 use tokio::sync::watch;
 
-use super::secret::{self, Secret};
+use super::secret::Secret;
+use super::secrets::{Secrets, bad_credentials};
 
-/// How often the server is asked whether it is still there. Three unanswered pings end the connection.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the server is asked whether it is still there.
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// So many unanswered pings end a wire; the library's client has the same bound built in.
+pub(super) const MAX_UNANSWERED_PINGS: usize = 3;
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers of the JetStream API.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Commands that wait in the client. Few, because what waits while the connection is down is stored after it is back although
@@ -64,7 +67,7 @@ pub enum SettingsError {
     Url { url: String, error: String },
 }
 
-/// One connection that comes back for ever.
+/// One connection for requests, which comes back for ever.
 #[derive(Clone)]
 pub struct Connection {
     pub(super) client: Client,
@@ -94,15 +97,10 @@ impl Connection {
         let (denier, denied) = watch::channel(Denied::default());
         let (refuser, refusal) = watch::channel(String::new());
         let follower = Arc::new(Follower { link: sender, denied: denier, refusal: refuser });
-        let mut identity = None;
-        let mut servers = Vec::new();
-        for url in &settings.urls {
-            let (server, who) = without_identity(address(url)?);
-            servers.push(server);
-            identity = identity.or(who);
-        }
-        let options = authenticate(settings, identity)
-            .await?
+        let servers: Result<Vec<_>, _> =
+            settings.urls.iter().map(|url| address(url).map(|server| without_identity(server).0)).collect();
+        let servers = servers?;
+        let options = options(Secrets::read(settings).await?)?
             .name(name)
             .retry_on_initial_connect()
             .max_reconnects(None)
@@ -110,10 +108,7 @@ impl Connection {
             .connection_timeout(CONNECT_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .client_capacity(CLIENT_CAPACITY)
-            .reconnect_delay_callback(|attempts| {
-                let exponent = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
-                Duration::from_millis(10 * 2_u64.pow(exponent)).min(RECONNECT_MAX)
-            })
+            .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
                 follower.follow(&event);
                 std::future::ready(())
@@ -233,70 +228,41 @@ impl Follower {
 }
 
 /// The subject in `Permissions Violation for Publish to "SUBJECT"`, or for something else that was not permitted.
-fn denied_subject<'a>(text: &'a str, what: &str) -> Option<&'a str> {
+pub(super) fn denied_subject<'a>(text: &'a str, what: &str) -> Option<&'a str> {
     let at = text.to_ascii_lowercase().find(&format!("permissions violation for {what}"))?;
     text[at..].split('"').nth(1)
 }
 
-/// Who we are by a URL: a user with a password, or a token.
-type Identity = (String, Option<String>);
-
-async fn authenticate(settings: &Settings, by_url: Option<Identity>) -> Result<ConnectOptions, SettingsError> {
+fn options(secrets: Secrets) -> Result<ConnectOptions, SettingsError> {
     let mut options = ConnectOptions::new();
-    let Settings { credentials_file, user, token, nkey_file, .. } = settings;
-    // Who is named besides is meant.
-    if credentials_file.is_none() && user.is_none() && token.is_none() && nkey_file.is_none() {
-        options = match by_url {
-            Some((user, Some(password))) => options.user_and_password(user, password),
-            Some((token, None)) => options.token(token),
-            None => options,
-        };
+    if let Some((path, text)) = &secrets.credentials {
+        options = options.credentials(text).map_err(|error| bad_credentials(path, error))?;
     }
-    if let Some(path) = &settings.credentials_file {
-        let text = secret::read(path, "NATS credentials (--nats-creds)").await?;
-        options = options.credentials(&text).map_err(|error| SettingsError::File {
-            what: "NATS credentials (--nats-creds)",
-            path: path.clone(),
-            error,
-        })?;
+    if let Some((user, password)) = secrets.user {
+        options = options.user_and_password(user, password);
     }
-    match (&settings.user, &settings.password) {
-        (Some(user), Some(password)) => {
-            let password = password.reveal("the NATS password (--nats-password-file)").await?;
-            options = options.user_and_password(user.clone(), password);
-        }
-        (None, None) => {}
-        _ => {
-            let text = "--nats-user and --nats-password-file go together, expected both or neither";
-            return Err(SettingsError::Contradiction(text.into()));
-        }
+    if let Some(token) = secrets.token {
+        options = options.token(token);
     }
-    if let Some(token) = &settings.token {
-        options = options.token(token.reveal("the NATS token (--nats-token-file)").await?);
+    if let Some((_, seed)) = secrets.nkey {
+        options = options.nkey(seed);
     }
-    if let Some(path) = &settings.nkey_file {
-        options = options.nkey(secret::read(path, "the NATS nkey seed (--nats-nkey-file)").await?);
+    if let Some(path) = secrets.ca_file {
+        options = options.add_root_certificates(path);
     }
-    if let Some(path) = &settings.ca_file {
-        secret::read(path, "the CA certificates (--nats-ca)").await?;
-        options = options.add_root_certificates(path.clone());
+    if let Some((certificate, key)) = secrets.client_certificate {
+        options = options.add_client_certificate(certificate, key);
     }
-    match (&settings.client_certificate, &settings.client_key) {
-        (Some(certificate), Some(key)) => {
-            secret::read(certificate, "the client certificate (--nats-cert)").await?;
-            secret::read(key, "the client key (--nats-key)").await?;
-            options = options.add_client_certificate(certificate.clone(), key.clone());
-        }
-        (None, None) => {}
-        _ => {
-            let text = "--nats-cert and --nats-key go together, expected both or neither";
-            return Err(SettingsError::Contradiction(text.into()));
-        }
+    if let Some(prefix) = secrets.inbox_prefix {
+        options = options.custom_inbox_prefix(&prefix);
     }
-    if let Some(prefix) = &settings.inbox_prefix {
-        options = options.custom_inbox_prefix(prefix);
-    }
-    Ok(if settings.tls_first { options.tls_first() } else { options })
+    Ok(if secrets.tls_first { options.tls_first() } else { options })
+}
+
+/// How long to wait before an attempt to connect; the first is 1.
+pub(super) fn reconnect_delay(attempt: usize) -> Duration {
+    let exponent = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
+    Duration::from_millis(10 * 2_u64.pow(exponent)).min(RECONNECT_MAX)
 }
 
 /// Reads where a server is.
@@ -305,8 +271,11 @@ pub(super) fn address(url: &str) -> Result<async_nats::ServerAddr, SettingsError
         .map_err(|error: std::io::Error| SettingsError::Url { url: without_secrets(url), error: error.to_string() })
 }
 
+/// Who we are by a URL: a user with a password, or a token.
+pub(super) type Identity = (String, Option<String>);
+
 /// Takes who we are out of a URL: the client makes no use of it there, and shows it in its logs.
-fn without_identity(server: async_nats::ServerAddr) -> (async_nats::ServerAddr, Option<Identity>) {
+pub(super) fn without_identity(server: async_nats::ServerAddr) -> (async_nats::ServerAddr, Option<Identity>) {
     let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
     let mut url = server.clone().into_inner();
     if url.username().is_empty() {
@@ -319,7 +288,7 @@ fn without_identity(server: async_nats::ServerAddr) -> (async_nats::ServerAddr, 
 }
 
 /// A URL as it may be shown: without user and password, and without a token.
-fn without_secrets(url: &str) -> String {
+pub(super) fn without_secrets(url: &str) -> String {
     let host = url.find("://").map_or(0, |scheme| scheme + "://".len());
     match url.rfind('@') {
         Some(at) if at >= host => format!("{}***{}", &url[..host], &url[at..]),

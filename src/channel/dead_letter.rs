@@ -158,14 +158,13 @@ impl DeadLetters {
         let mut tells_origin = true;
         for dispensable in [ORIGIN_CHANNEL].into_iter().chain(ERROR_ATTRIBUTES).map(Some).chain([None]) {
             let mut message = Prepared::default();
-            message.payload =
-                event::nats::encode(&letter, pass_through, |name, value| message.header(name, value.into_owned()));
-            message.header(MESSAGE_ID, message_id.clone());
+            message.payload = event::nats::encode(&letter, pass_through, |name, value| message.header(name, value));
+            message.header(MESSAGE_ID, &message_id);
             if tells_origin {
-                message.header(ORIGIN_CHANNEL, provenance.channel.to_string());
+                message.header(ORIGIN_CHANNEL, &provenance.channel.to_string());
                 if let Some((stream, sequence)) = provenance.origin {
-                    message.header(ORIGIN_STREAM, stream.to_owned());
-                    message.header(ORIGIN_SEQUENCE, sequence.to_string());
+                    message.header(ORIGIN_STREAM, stream);
+                    message.header(ORIGIN_SEQUENCE, &sequence.to_string());
                 }
             }
             match (self.publisher.check_size(&message, None), dispensable) {

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError, StoredMessage, found};
-use super::unreadable::{self, readable};
+use super::pull::UNREADABLE;
+use super::wire::headers;
 use super::{inventory, name};
 use crate::event::{self, Event};
 use crate::resource::Key;
@@ -126,16 +127,15 @@ impl StoredMessage {
     /// # Errors
     /// Says why it is none.
     pub fn event(&self, stream: &str) -> Result<Event, String> {
-        if !readable(&self.headers) {
-            return Err(unreadable::REASON.to_owned());
-        }
+        let text = headers::text(&self.headers);
+        let Some(pairs) = text.as_deref().and_then(headers::pairs) else { return Err(UNREADABLE.to_owned()) };
         let origin = event::nats::Origin {
             stream,
             sequence: self.sequence,
             subject: &self.subject,
             stored_at_nanos: self.stored_at.as_nanosecond(),
         };
-        let decoded = event::nats::decode(self.header_pairs(), self.payload.clone(), origin);
+        let decoded = event::nats::decode(pairs.into_iter(), self.payload.clone(), origin);
         decoded.map(|(event, _)| event).map_err(|error| error.to_string())
     }
 }

@@ -1,33 +1,34 @@
 //! Publishing with acknowledgement: an event counts as stored when JetStream's PubAck for it is here, and never before.
 //!
-//! The acknowledgements come back over one inbox of ours instead of the client's request multiplexer, because that one keeps
-//! a token for every request that is never answered and waits out the whole timeout after the connection is lost.
+//! An event is encoded straight into the bytes of its message, and those go into the wire's buffer with the ones of all others
+//! that are sent at the moment. A message never leaves after its sender was told that it failed, but for what lies in that
+//! buffer when its time is up.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, StatusCode};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::future::try_join_all;
-use serde::Deserialize;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::awaited::{Awaited, End, Waiting};
 use super::broker;
-use super::connect::Connection;
+use super::pub_ack::{self, Ack};
+use super::wire::{self, Subscription, Wire};
 use crate::event::{self, Event, PassThrough};
 use crate::resource::{ChannelKind, Key};
 
 /// JetStream's header for its duplicate window (ADR-22).
 pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
-/// `NATS/1.0\r\n` and the empty line that ends the headers.
-const HEADER_FRAME: usize = 12;
-/// Colon, space and line end of one header as the client writes it.
-const HEADER_LINE: usize = 4;
+/// The first line of a header block, and the empty one at its end.
+const HEADER_BEGIN: &[u8] = b"NATS/1.0\r\n";
+const HEADER_END: usize = 2;
+/// What the headers of a usual event take, in bytes.
+const USUAL_HEADERS: usize = 512;
 
 /// Where events of one channel go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,45 +67,50 @@ pub enum PublishError {
     TtlUsedUp,
 }
 
-/// Publishes on one NATS connection. Cheap to clone.
+/// Publishes on a wire. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
-    connection: Connection,
-    acks: Arc<Acks>,
+    wire: Wire,
+    acks: Arc<Awaited>,
+    inbox: Arc<str>,
+    _subscription: Arc<Subscription>,
     ack_timeout: Duration,
     missing: Arc<Notify>,
 }
 
+/// A message that has been sent.
+struct Sent<'a> {
+    waiting: Waiting<'a>,
+    subject: &'a str,
+    /// How many denials there were before it.
+    denials: u64,
+}
+
 impl Publisher {
-    /// Starts to listen for acknowledgements; ends with `stop`.
-    ///
-    /// # Errors
-    /// When the client is closed for good.
-    pub async fn start(
-        connection: Connection,
-        ack_timeout: Duration,
-        stop: CancellationToken,
-    ) -> Result<Self, PublishError> {
-        let inbox = connection.client.new_inbox();
-        let subscriber = connection
-            .client
-            .subscribe(format!("{inbox}.*"))
-            .await
-            .map_err(|error| PublishError::Refused(error.to_string()))?;
-        let acks = Arc::new(Acks { inbox, next: AtomicU64::new(0), waiting: Mutex::default() });
-        let publisher = Self { connection, acks, ack_timeout, missing: Arc::default() };
-        tokio::spawn(publisher.clone().collect_acks(subscriber, stop));
-        Ok(publisher)
+    /// Starts to listen for acknowledgements, and counts their time until `stop`.
+    pub fn start(wire: Wire, ack_timeout: Duration, stop: CancellationToken) -> Self {
+        let inbox = wire.new_inbox();
+        let acks = Arc::new(Awaited::default());
+        let subscription = wire.subscribe(format!("{inbox}.*"), Arc::clone(&acks) as _);
+        tokio::spawn(Arc::clone(&acks).count_time(ack_timeout, stop));
+        Self {
+            wire,
+            acks,
+            inbox: inbox.into(),
+            _subscription: Arc::new(subscription),
+            ack_timeout,
+            missing: Arc::default(),
+        }
     }
 
     /// False while there is no connection: nothing can be stored then, and nothing should be tried.
     pub fn is_connected(&self) -> bool {
-        self.connection.is_connected()
+        self.wire.is_connected()
     }
 
     /// The server's limit for one message, headers included, in bytes.
     pub fn max_payload(&self) -> usize {
-        self.connection.client.max_payload()
+        self.wire.max_payload()
     }
 
     /// Stores one event; returns when JetStream has it.
@@ -150,14 +156,16 @@ impl Publisher {
         events: &[Event],
         pass_through: &PassThrough,
     ) -> Result<(), PublishError> {
-        let messages: Result<Vec<_>, _> =
+        let prepared: Result<Vec<_>, _> =
             events.iter().map(|event| self.prepare(target, event, pass_through, event.message_id())).collect();
-        try_join_all(
-            messages?
-                .into_iter()
-                .map(|(subject, message)| async move { self.store(&target.stream, &subject, message).await }),
-        )
-        .await?;
+        let prepared = prepared?;
+        let mut sent = Vec::with_capacity(prepared.len());
+        for (subject, message) in &prepared {
+            sent.push(self.send(subject, message).await?);
+        }
+        for publish in sent {
+            self.acknowledged(&target.stream, publish).await?;
+        }
         Ok(())
     }
 
@@ -167,20 +175,21 @@ impl Publisher {
     }
 
     /// The message of an event, by the rules of its target, and the subject for it.
-    fn prepare(
+    fn prepare<'a>(
         &self,
-        target: &Target,
+        target: &'a Target,
         event: &Event,
         pass_through: &PassThrough,
         message_id: String,
-    ) -> Result<(String, Prepared), PublishError> {
+    ) -> Result<(Cow<'a, str>, Prepared), PublishError> {
         let (subject, event) = match target.kind {
-            ChannelKind::Channel => (target.subject.clone(), Cow::Borrowed(event)),
-            ChannelKind::Broker => (broker::subject(&target.subject, event.kind()), Cow::Owned(broker::admit(event)?)),
+            ChannelKind::Channel => (Cow::Borrowed(target.subject.as_str()), Cow::Borrowed(event)),
+            ChannelKind::Broker => {
+                (Cow::Owned(broker::subject(&target.subject, event.kind())), Cow::Owned(broker::admit(event)?))
+            }
         };
         let mut message = Prepared::default();
-        message.payload =
-            event::nats::encode(&event, pass_through, |name, value| message.header(name, value.into_owned()));
+        message.payload = event::nats::encode(&event, pass_through, |name, value| message.header(name, value));
         message.header(MESSAGE_ID, message_id);
         self.check_size(&message, target.max_msg_size)?;
         Ok((subject, message))
@@ -198,59 +207,53 @@ impl Publisher {
 
     /// Publishes and waits until `stream` acknowledges.
     pub(super) async fn store(&self, stream: &str, subject: &str, message: Prepared) -> Result<(), PublishError> {
-        if !self.is_connected() {
-            return Err(PublishError::Disconnected);
+        let sent = self.send(subject, &message).await?;
+        self.acknowledged(stream, sent).await
+    }
+
+    async fn send<'a>(&'a self, subject: &'a str, message: &Prepared) -> Result<Sent<'a>, PublishError> {
+        if !wire::is_subject(subject) {
+            return Err(PublishError::Refused(format!("'{subject}' is no subject")));
         }
-        let waiting = self.acks.expect();
-        let denials = self.connection.denials(subject);
-        let exchange = async {
-            let reply = format!("{}.{}", self.acks.inbox, waiting.token);
-            let client = &self.connection.client;
-            client
-                .publish_with_reply_and_headers(subject.to_owned(), reply, message.headers, message.payload)
-                .await
-                .map_err(|error| match error.kind() {
-                    async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
-                        PublishError::TooLarge(error.to_string())
-                    }
-                    _ => PublishError::Refused(error.to_string()),
-                })?;
-            tokio::select! {
-                answer = waiting.answer() => answer.unwrap_or(Err(PublishError::Disconnected)),
-                () = self.connection.denied(subject, denials) => Err(PublishError::Denied(subject.to_owned())),
-            }
+        let denials = self.wire.denials();
+        let Some(waiting) = self.acks.expect() else {
+            return Err(PublishError::Refused("too many events wait for their acknowledgement".to_owned()));
         };
-        match tokio::time::timeout(self.ack_timeout, exchange).await {
-            Ok(Ok(storer)) if storer == stream => Ok(()),
+        let reply = format!("{}.{}", self.inbox, waiting.token);
+        let write = |buffer: &mut Vec<u8>| {
+            wire::write_message(buffer, subject, &reply, &message.headers, &message.payload);
+        };
+        let is_sent = match self.wire.try_send(write) {
+            Some(is_sent) => is_sent,
+            // The server is slower than we are; that is bounded like its answer.
+            None => match tokio::time::timeout(self.ack_timeout, self.wire.send(write)).await {
+                Ok(is_sent) => is_sent,
+                Err(_) => return Err(PublishError::NoAck(self.ack_timeout)),
+            },
+        };
+        if is_sent { Ok(Sent { waiting, subject, denials }) } else { Err(PublishError::Disconnected) }
+    }
+
+    /// Waits until `stream` acknowledges.
+    async fn acknowledged(&self, stream: &str, sent: Sent<'_>) -> Result<(), PublishError> {
+        let Sent { mut waiting, subject, denials } = sent;
+        let end = poll_fn(|cx| match waiting.poll(cx) {
+            Poll::Pending if self.wire.denied_since(subject, denials) => Poll::Ready(None),
+            poll => poll.map(Some),
+        });
+        let answer = match end.await {
+            Some(End::Answered(message)) => pub_ack::read(&message, stream),
+            Some(End::Lost | End::Overdue) => return Err(PublishError::NoAck(self.ack_timeout)),
+            None => return Err(PublishError::Denied(subject.to_owned())),
+        };
+        match answer {
+            Ack::Stored => Ok(()),
             // None, or that of somebody else, who will not hand the event on to our subscriptions.
-            Ok(Ok(_) | Err(PublishError::NoStream(_))) => {
+            Ack::Elsewhere => {
                 self.missing.notify_one();
                 Err(PublishError::NoStream(subject.to_owned()))
             }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(PublishError::NoAck(self.ack_timeout)),
-        }
-    }
-
-    async fn collect_acks(self, mut subscriber: async_nats::Subscriber, stop: CancellationToken) {
-        let mut link = self.connection.link();
-        let mut losses = link.borrow_and_update().losses;
-        loop {
-            tokio::select! {
-                message = subscriber.next() => match message {
-                    Some(message) => self.acks.arrived(&message),
-                    None => return,
-                },
-                Ok(()) = link.changed() => {
-                    let now = link.borrow_and_update().losses;
-                    if now != losses {
-                        losses = now;
-                        // Their answers are lost with the connection.
-                        self.acks.give_up(self.ack_timeout);
-                    }
-                }
-                () = stop.cancelled() => return,
-            }
+            Ack::Refused(error) => Err(error),
         }
     }
 }
@@ -258,126 +261,30 @@ impl Publisher {
 /// A message ready to go.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    headers: HeaderMap,
-    header_bytes: usize,
+    /// The header block but for its end; empty without headers.
+    headers: Vec<u8>,
     pub(super) payload: Bytes,
 }
 
 impl Prepared {
-    /// Adds a header unless the client could not carry it; ours are percent-coded ASCII and always pass.
-    pub(super) fn header(&mut self, name: &str, value: String) {
-        // The infallible-looking `insert` of the client panics where `parse` gives an error.
-        if let (Ok(parsed), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
-            self.header_bytes += name.len() + value.as_str().len() + HEADER_LINE;
-            self.headers.append(parsed, value);
+    /// Adds a header unless it cannot be one; ours are percent-coded ASCII and always can.
+    pub(super) fn header(&mut self, name: &str, value: impl AsRef<str>) {
+        let value = value.as_ref();
+        let is_name = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+        if is_name && !value.bytes().any(|byte| matches!(byte, b'\r' | b'\n')) {
+            if self.headers.is_empty() {
+                self.headers.reserve(USUAL_HEADERS);
+                self.headers.extend_from_slice(HEADER_BEGIN);
+            }
+            for part in [name, ": ", value, "\r\n"] {
+                self.headers.extend_from_slice(part.as_bytes());
+            }
         }
     }
 
     /// What counts against `max_payload` and `maxMsgSize`: headers and payload, in bytes.
     fn size(&self) -> usize {
-        HEADER_FRAME + self.header_bytes + self.payload.len()
-    }
-}
-
-/// The name of the stream that has stored the message.
-type Answer = Result<String, PublishError>;
-
-/// The publishes whose acknowledgement is not here yet.
-struct Acks {
-    inbox: String,
-    next: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
-}
-
-impl Acks {
-    fn expect(self: &Arc<Self>) -> Waiting {
-        let token = self.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = oneshot::channel();
-        self.lock().insert(token, sender);
-        Waiting { token, receiver, acks: Arc::clone(self) }
-    }
-
-    fn arrived(&self, message: &Message) {
-        let Some(answer) = read_ack(message) else { return };
-        let token = message.subject.rsplit('.').next().and_then(|token| token.parse::<u64>().ok());
-        let sender = token.and_then(|token| self.lock().remove(&token));
-        if let Some(sender) = sender {
-            // The caller may have left meanwhile.
-            let _ = sender.send(answer);
-        }
-    }
-
-    fn give_up(&self, ack_timeout: Duration) {
-        let waiting = std::mem::take(&mut *self.lock());
-        for sender in waiting.into_values() {
-            let _ = sender.send(Err(PublishError::NoAck(ack_timeout)));
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One place among the waiting; given up when dropped, so an answer that never comes leaves nothing behind.
-struct Waiting {
-    token: u64,
-    receiver: oneshot::Receiver<Answer>,
-    acks: Arc<Acks>,
-}
-
-impl Waiting {
-    async fn answer(mut self) -> Option<Answer> {
-        (&mut self.receiver).await.ok()
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.acks.lock().remove(&self.token);
-    }
-}
-
-#[derive(Deserialize)]
-struct PubAck {
-    error: Option<Refusal>,
-    #[serde(default)]
-    stream: String,
-    #[serde(default)]
-    seq: u64,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-/// `None` when it is no answer of JetStream: anybody who is subscribed to the subject may answer too.
-fn read_ack(message: &Message) -> Option<Answer> {
-    if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Some(Err(PublishError::NoStream(String::new())));
-    }
-    match serde_json::from_slice::<PubAck>(&message.payload) {
-        Ok(PubAck { error: Some(refusal), .. }) => Some(Err(classify(refusal))),
-        Ok(PubAck { stream, seq, .. }) if !stream.is_empty() && seq > 0 => Some(Ok(stream)),
-        _ => {
-            tracing::debug!(inbox = %message.subject, "somebody else than JetStream has answered an event");
-            None
-        }
-    }
-}
-
-/// Error codes of nats-server (`errors.json` in its sources).
-fn classify(refusal: Refusal) -> PublishError {
-    let text = format!("{} ({})", refusal.description, refusal.err_code);
-    match refusal.err_code {
-        // Insufficient resources, memory, storage, stream limits.
-        10_023 | 10_028 | 10_047 | 10_077 => PublishError::Full(text),
-        // The stream got a smaller `maxMsgSize` than we knew of.
-        10_054 => PublishError::TooLarge(text),
-        _ => PublishError::Refused(text),
+        let end = if self.headers.is_empty() { 0 } else { HEADER_END };
+        self.headers.len() + end + self.payload.len()
     }
 }

@@ -1,22 +1,25 @@
 //! Pulling from a consumer: asks for exactly as many messages as there is room for, and knows within seconds when the
 //! consumer has gone silent.
 //!
-//! This speaks the pull protocol itself (ADR-37). The client's streams ask again at half of their batch whether there is room
+//! This speaks the pull protocol itself (ADR-37). The library's streams ask again at half of their batch whether there is room
 //! or not, so messages wait in them while their ack wait runs; its one-shot batches lose messages after a heartbeat.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
-use futures_util::StreamExt as _;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::broker;
-use super::connect::Connection;
 use super::consumer::{Consumer, GROUP};
+use super::inbox::Inbox;
 use super::stream::nanos;
-use super::ticket::{Place, Ticket};
+use super::ticket::{Place, Ticket, Way};
+use super::wire::{self, Message, Subscription, Wire, headers};
 use crate::event::{self, Event, PassThrough};
 
 /// How long one pull waits at the server before it has to be renewed. When it was for nothing, the consumer is looked at, so
@@ -34,18 +37,23 @@ const SILENCE: Duration = Duration::from_secs(11);
 const STOP: Duration = Duration::from_secs(1);
 /// What the server answers while a consumer or a whole JetStream has no leader; the same code as the HTTP one.
 const NO_RESPONDERS: u16 = 503;
+/// The status of a heartbeat.
+const HEARTBEAT_STATUS: u16 = 100;
+/// Why a message is poison whose headers are none.
+pub(super) const UNREADABLE: &str = "its headers cannot be read, expected UTF-8 'name: value' lines";
 
 /// A pull loop's view of one consumer.
 pub struct Puller {
-    client: Client,
-    connection: Connection,
-    /// How often the server had denied us to pull when we asked last.
+    wire: Wire,
+    /// How many denials there were when we asked last.
     denials: u64,
     consumer: Consumer,
+    way: Arc<Way>,
     /// Where pulls are asked for.
     next_subject: String,
-    inbox: String,
-    subscriber: Subscriber,
+    subject: String,
+    inbox: Arc<Inbox>,
+    subscription: Subscription,
     /// Tells answers to the current pull from stragglers of the one before.
     round: u64,
     /// Messages that the current pull may still bring; 0 when none is under way.
@@ -53,6 +61,8 @@ pub struct Puller {
     /// What the server calls us while a pinned consumer gives its messages to us.
     pin: Option<String>,
     last_heard: Instant,
+    /// Ends no later than the silence that is too long; set anew when it has ended.
+    silence: Pin<Box<Sleep>>,
 }
 
 /// What came out of a pull.
@@ -106,7 +116,7 @@ pub struct RawMessage {
     pub stream: String,
     pub sequence: u64,
     pub subject: String,
-    /// The header block as NATS sends it, empty when there is none.
+    /// The header block as NATS sent it, empty when there is none.
     pub headers: Vec<u8>,
     pub payload: bytes::Bytes,
 }
@@ -120,40 +130,35 @@ pub enum PullError {
     Silent,
     #[error("the pull was refused: {0}")]
     Refused(String),
-    #[error("the NATS client is closed")]
-    Closed,
 }
 
 impl Puller {
-    /// # Errors
-    /// When the client is closed for good.
-    pub async fn start(connection: &Connection, consumer: Consumer) -> Result<Self, PullError> {
-        let client = connection.client.clone();
-        let inbox = client.new_inbox();
-        let subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(|_| PullError::Closed)?;
-        Ok(Self {
-            client,
-            connection: connection.clone(),
+    pub fn start(wire: &Wire, consumer: Consumer) -> Self {
+        let subject = wire.new_inbox();
+        let inbox = Arc::new(Inbox::default());
+        let now = Instant::now();
+        Self {
             denials: 0,
+            way: Arc::new(Way::new(wire.clone(), &consumer)),
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", consumer.stream, consumer.name),
+            subscription: wire.subscribe(format!("{subject}.*"), Arc::clone(&inbox) as _),
+            wire: wire.clone(),
             consumer,
+            subject,
             inbox,
-            subscriber,
             round: 0,
             outstanding: 0,
             pin: None,
-            last_heard: Instant::now(),
-        })
+            last_heard: now,
+            silence: Box::pin(tokio::time::sleep_until(now + SILENCE)),
+        }
     }
 
     /// Asks for `room` messages, unless a pull is under way. One at a time: while it is being served, more room gathers, so the
-    /// busier a subscription is, the more messages one pull brings.
-    ///
-    /// # Errors
-    /// When the client is closed for good.
-    pub async fn ask(&mut self, room: usize) -> Result<(), PullError> {
+    /// busier a subscription is, the more messages one pull brings. Without a connection nobody is asked, and nothing comes.
+    pub async fn ask(&mut self, room: usize) {
         if self.outstanding > 0 || room == 0 {
-            return Ok(());
+            return;
         }
         self.round += 1;
         let expires = if self.consumer.pinned { EXPIRES_PINNED } else { EXPIRES };
@@ -163,14 +168,12 @@ impl Puller {
             request["group"] = json!(GROUP);
             request["id"] = json!(self.pin.clone().unwrap_or_default());
         }
-        let reply = format!("{}.{}", self.inbox, self.round);
+        let (request, reply) = (request.to_string(), format!("{}.{}", self.subject, self.round));
         self.outstanding = room;
+        self.inbox.expect(room);
         self.last_heard = Instant::now();
-        self.denials = self.connection.denials(&self.next_subject);
-        self.client
-            .publish_with_reply(self.next_subject.clone(), reply, request.to_string().into())
-            .await
-            .map_err(|_| PullError::Closed)
+        self.denials = self.wire.denials();
+        self.wire.send(|buffer| wire::write_message(buffer, &self.next_subject, &reply, b"", request.as_bytes())).await;
     }
 
     /// The next thing that the pull brings. Can be dropped and called again at any time.
@@ -179,30 +182,55 @@ impl Puller {
     /// When the consumer is gone or silent.
     pub async fn next(&mut self) -> Result<Pulled, PullError> {
         loop {
-            let silence = tokio::time::sleep_until(self.last_heard + SILENCE);
-            let message = tokio::select! {
-                message = self.subscriber.next() => message.ok_or(PullError::Closed)?,
-                () = self.connection.denied(&self.next_subject, self.denials) => {
-                    return Err(PullError::Refused(format!("NATS does not permit us to publish to '{}'", self.next_subject)));
-                }
-                () = silence, if self.outstanding > 0 => return Err(PullError::Silent),
-            };
+            let message = poll_fn(|cx| self.poll_message(cx)).await?;
             self.last_heard = Instant::now();
-            match message.status {
-                None => {
-                    self.outstanding = self.outstanding.saturating_sub(1);
-                    let pinned_anew = self.pinned_anew(&message);
-                    if let Some(pulled) = self.read(message) {
-                        return Ok(if pinned_anew { Pulled::TookOver(Box::new(pulled)) } else { pulled });
-                    }
-                }
-                Some(status) => {
-                    if let Some(ended) = self.status(status, &message)? {
-                        return Ok(ended);
-                    }
-                }
+            if let Some(pulled) = self.take(&message)? {
+                return Ok(pulled);
             }
         }
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, PullError>> {
+        if let Poll::Ready(message) = self.inbox.poll_take(cx) {
+            return Poll::Ready(Ok(message));
+        }
+        if self.outstanding == 0 {
+            return Poll::Pending;
+        }
+        if self.wire.denied_since(&self.next_subject, self.denials) {
+            let text = format!("NATS does not permit us to publish to '{}'", self.next_subject);
+            return Poll::Ready(Err(PullError::Refused(text)));
+        }
+        while self.silence.as_mut().poll(cx).is_ready() {
+            let too_long = self.last_heard + SILENCE;
+            if Instant::now() >= too_long {
+                return Poll::Ready(Err(PullError::Silent));
+            }
+            self.silence.as_mut().reset(too_long);
+        }
+        Poll::Pending
+    }
+
+    fn take(&mut self, message: &Message) -> Result<Option<Pulled>, PullError> {
+        let Some(ticket) = message.reply().and_then(|reply| Ticket::new(&self.way, reply)) else {
+            return match headers::status(message.headers()) {
+                Some((status, description)) => self.status(status, description, message.subject()),
+                None => {
+                    tracing::warn!("a message without acknowledgement subject in a pull inbox");
+                    Ok(None)
+                }
+            };
+        };
+        self.outstanding = self.outstanding.saturating_sub(1);
+        let pulled = read(&self.consumer, message, ticket);
+        if self.consumer.pinned {
+            let pin = headers::find(message.headers(), PIN_ID);
+            if pin.is_some() && pin != self.pin {
+                self.pin = pin;
+                return Ok(Some(Pulled::TookOver(Box::new(pulled))));
+            }
+        }
+        Ok(Some(pulled))
     }
 
     /// Whether a pull is under way.
@@ -211,46 +239,31 @@ impl Puller {
     }
 
     /// Stops asking, and gives what has come all the same.
-    pub async fn stop(mut self) -> Vec<Pulled> {
-        let mut messages = Vec::new();
-        let draining = async {
-            // The subscription ends when all is here that the server had sent before it saw the UNSUB.
-            if self.subscriber.drain().await.is_ok() {
-                while let Some(message) = self.subscriber.next().await {
-                    messages.push(message);
-                }
-            }
-        };
+    pub async fn stop(self) -> Vec<Pulled> {
+        let Self { subscription, inbox, way, consumer, .. } = self;
         // Nothing comes while the connection is down.
-        let _ = tokio::time::timeout(STOP, draining).await;
+        subscription.drain(STOP).await;
+        let messages = std::iter::from_fn(|| inbox.take());
         messages
-            .into_iter()
-            .filter(|message| message.status.is_none())
-            .filter_map(|message| self.read(message))
+            .filter_map(|message| Some((Ticket::new(&way, message.reply()?)?, message)))
+            .map(|(ticket, message)| read(&consumer, &message, ticket))
             .collect()
     }
 
-    /// Whether this message is the first since a pinned consumer has chosen us.
-    fn pinned_anew(&mut self, message: &Message) -> bool {
-        let pin = pairs(message.headers.as_ref()).find(|(name, _)| *name == PIN_ID).map(|(_, pin)| pin.to_owned());
-        let anew = self.consumer.pinned && pin.is_some() && pin != self.pin;
-        if anew {
-            self.pin = pin;
-        }
-        anew
-    }
-
-    fn status(&mut self, status: StatusCode, message: &Message) -> Result<Option<Pulled>, PullError> {
-        let description = message.description.clone().unwrap_or_default();
-        if status == StatusCode::IDLE_HEARTBEAT {
+    fn status(&mut self, status: u16, description: String, subject: &[u8]) -> Result<Option<Pulled>, PullError> {
+        if status == HEARTBEAT_STATUS {
             return Ok(Some(Pulled::Alive));
         }
-        if message.subject.rsplit('.').next().and_then(|round| round.parse().ok()) != Some(self.round) {
+        let round = subject.rsplit(|byte| *byte == b'.').next();
+        if round != Some(self.round.to_string().as_bytes()) {
             return Ok(None);
         }
         self.outstanding = 0;
-        match status.as_u16() {
-            404 | 408 => Ok(Some(Pulled::Idle)),
+        match status {
+            404 | 408 => {
+                self.inbox.shrink();
+                Ok(Some(Pulled::Idle))
+            }
             NO_RESPONDERS => Err(self.gone("nobody answers for it".into())),
             // Another bridge is the pinned one now.
             423 => {
@@ -275,51 +288,37 @@ impl Puller {
         self.consumer.gone.store(true, Ordering::Relaxed);
         PullError::Gone(reason)
     }
+}
 
-    fn read(&self, message: Message) -> Option<Pulled> {
-        let Some(ticket) =
-            message.reply.clone().and_then(|reply| Ticket::new(self.client.clone(), reply, &self.consumer))
-        else {
-            tracing::warn!(subject = %message.subject, "a message without acknowledgement subject in a pull inbox");
-            return None;
-        };
-        let place = ticket.place();
-        let origin = event::nats::Origin {
-            stream: &self.consumer.stream,
-            sequence: place.stream_sequence,
-            subject: &message.subject,
-            stored_at_nanos: place.stored_at_nanos,
-        };
-        match event::nats::decode(pairs(message.headers.as_ref()), message.payload.clone(), origin) {
-            Ok((mut event, pass_through)) => {
-                let ttl = if self.consumer.of_broker { broker::take_ttl(&mut event) } else { None };
-                Some(Pulled::Event(Box::new(Stored { event, pass_through, ttl, ticket })))
-            }
-            Err(error) => {
-                let raw = RawMessage {
-                    stream: self.consumer.stream.clone(),
-                    sequence: place.stream_sequence,
-                    subject: message.subject.to_string(),
-                    headers: header_block(message.headers.as_ref()),
-                    payload: message.payload,
-                };
-                Some(Pulled::Poison(Box::new(Poison { message: raw, reason: error.to_string(), ticket })))
-            }
+/// The event of a delivery, or what stands in its way.
+fn read(consumer: &Consumer, message: &Message, ticket: Ticket) -> Pulled {
+    let text = headers::text(message.headers());
+    let Some(pairs) = text.as_deref().and_then(headers::pairs) else {
+        return poison(consumer, message, ticket, UNREADABLE.to_owned());
+    };
+    let place = ticket.place();
+    let origin = event::nats::Origin {
+        stream: &consumer.stream,
+        sequence: place.stream_sequence,
+        subject: &String::from_utf8_lossy(message.subject()),
+        stored_at_nanos: place.stored_at_nanos,
+    };
+    match event::nats::decode(pairs.iter().copied(), message.to_payload(), origin) {
+        Ok((mut event, pass_through)) => {
+            let ttl = if consumer.of_broker { broker::take_ttl(&mut event) } else { None };
+            Pulled::Event(Box::new(Stored { event, pass_through, ttl, ticket }))
         }
+        Err(error) => poison(consumer, message, ticket, error.to_string()),
     }
 }
 
-fn pairs(headers: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> + Clone {
-    headers
-        .into_iter()
-        .flat_map(HeaderMap::iter)
-        .flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())))
-}
-
-fn header_block(headers: Option<&HeaderMap>) -> Vec<u8> {
-    let mut block = String::new();
-    for (name, value) in pairs(headers) {
-        block.push_str(&format!("{name}: {value}\r\n"));
-    }
-    if block.is_empty() { Vec::new() } else { format!("NATS/1.0\r\n{block}\r\n").into_bytes() }
+fn poison(consumer: &Consumer, message: &Message, ticket: Ticket, reason: String) -> Pulled {
+    let message = RawMessage {
+        stream: consumer.stream.clone(),
+        sequence: ticket.place().stream_sequence,
+        subject: String::from_utf8_lossy(message.subject()).into_owned(),
+        headers: message.headers().to_vec(),
+        payload: message.to_payload(),
+    };
+    Pulled::Poison(Box::new(Poison { message, reason, ticket }))
 }

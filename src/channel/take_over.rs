@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::api::{Api, ApiError};
-use super::connect::Connection;
 use super::consumer::{Consumer, is_pinned};
-use super::ticket::settle;
+use super::ticket;
+use super::wire::Wire;
 
 /// The deliveries of a consumer that nobody has settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,9 +28,9 @@ impl Consumer {
     }
 
     /// Makes JetStream deliver again at once what is unsettled, but for what this bridge `holds`.
-    pub async fn ask_again(&self, connection: &Connection, unsettled: Unsettled, holds: impl Fn(u64) -> bool) {
+    pub async fn ask_again(&self, wire: &Wire, unsettled: Unsettled, holds: impl Fn(u64) -> bool) {
         for sequence in (unsettled.first..=unsettled.last).filter(|sequence| !holds(*sequence)) {
-            settle(connection, self, sequence, unsettled.deliveries, "-NAK").await;
+            ticket::ask_again(wire, self, sequence, unsettled.deliveries).await;
         }
     }
 
@@ -39,17 +39,12 @@ impl Consumer {
     ///
     /// # Errors
     /// When JetStream does not answer.
-    pub async fn adopt_orphans(
-        &self,
-        api: &Api,
-        connection: &Connection,
-        holds: impl Fn(u64) -> bool,
-    ) -> Result<(), ApiError> {
+    pub async fn adopt_orphans(&self, api: &Api, wire: &Wire, holds: impl Fn(u64) -> bool) -> Result<(), ApiError> {
         let info = api.consumer_info(&self.stream, &self.name).await?;
         if let Some(info) = info.filter(|info| self.pinned && !is_pinned(info)) {
             let orphans = unsettled(&info);
             if orphans.count > 0 {
-                self.ask_again(connection, orphans, holds).await;
+                self.ask_again(wire, orphans, holds).await;
             }
         }
         Ok(())

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::{Client, Subject};
-use serde_json::json;
-
-use super::connect::Connection;
 use super::consumer::Consumer;
+use super::wire::{self, Wire};
+
+/// How the subject begins that settles a delivery.
+const ACK_SUBJECT: &str = "$JS.ACK.";
 
 /// The right and the duty to settle one delivery.
 #[derive(Debug, Clone)]
@@ -22,9 +22,22 @@ pub struct Ticket {
 /// How the consumer is answered.
 #[derive(Debug, Clone)]
 struct Delivery {
-    client: Client,
-    reply: Subject,
+    way: Arc<Way>,
+    reply: Arc<str>,
+}
+
+/// The way by which all deliveries of a pull are settled.
+#[derive(Debug)]
+pub(super) struct Way {
+    wire: Wire,
+    /// As [`Consumer::gone`].
     gone: Arc<AtomicBool>,
+}
+
+impl Way {
+    pub(super) fn new(wire: Wire, consumer: &Consumer) -> Self {
+        Self { wire, gone: Arc::clone(&consumer.gone) }
+    }
 }
 
 /// What JetStream says about a delivery in the subject that acknowledges it (ADR-15 and its successor with domain and account).
@@ -40,9 +53,10 @@ pub struct Place {
 
 impl Ticket {
     /// `None` when the reply subject is no acknowledgement subject.
-    pub(super) fn new(client: Client, reply: Subject, consumer: &Consumer) -> Option<Self> {
-        let place = Place::parse(&reply)?;
-        Some(Self { place, delivery: Some(Delivery { client, reply, gone: Arc::clone(&consumer.gone) }) })
+    pub(super) fn new(way: &Arc<Way>, reply: &[u8]) -> Option<Self> {
+        let reply = std::str::from_utf8(reply).ok()?;
+        let place = Place::parse(reply)?;
+        Some(Self { place, delivery: Some(Delivery { way: Arc::clone(way), reply: reply.into() }) })
     }
 
     /// For a kept dead letter that is redriven.
@@ -54,49 +68,57 @@ impl Ticket {
         self.place
     }
 
-    /// The outcome is durable: never deliver again.
+    /// The outcome is durable: never deliver again. Without a connection this waits for one, for otherwise the event would be
+    /// delivered once more.
     pub async fn acknowledge(&self) {
-        self.send(b"+ACK".to_vec()).await;
+        self.send_once_connected(b"+ACK").await;
     }
 
-    /// Deliver again, not before `wait` is over. The wait is kept by JetStream and outlives us.
+    /// Deliver again, not before `wait` is over. The wait is kept by JetStream and outlives us. Without a connection this waits
+    /// for one, as above.
     pub async fn retry_after(&self, wait: Duration) {
-        let delay = json!({ "delay": u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX) });
-        self.send(format!("-NAK {delay}").into_bytes()).await;
+        let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        self.send_once_connected(format!("-NAK {{\"delay\":{nanos}}}").as_bytes()).await;
     }
 
-    /// Deliver again now, to whoever asks.
+    /// Deliver again now, to whoever asks. Without a connection JetStream does so after the ack wait.
     pub async fn give_back(&self) {
-        self.send(b"-NAK".to_vec()).await;
+        self.send(b"-NAK").await;
     }
 
-    /// Still at work: start the ack wait anew.
+    /// Still at work: start the ack wait anew. Without a connection it goes on to run.
     pub async fn in_progress(&self) {
-        self.send(b"+WPI".to_vec()).await;
+        self.send(b"+WPI").await;
     }
 
-    async fn send(&self, answer: Vec<u8>) {
-        let Some(Delivery { client, reply, gone }) = &self.delivery else { return };
-        if gone.load(Ordering::Relaxed) {
-            return;
-        }
-        // Fails only when the client is closed for good; then JetStream delivers again after the ack wait.
-        if let Err(error) = client.publish(reply.clone(), answer.into()).await {
-            tracing::debug!(%error, "cannot settle a delivery; it comes again after the ack wait");
+    async fn send_once_connected(&self, answer: &[u8]) {
+        while !self.send(answer).await {
+            let Some(delivery) = &self.delivery else { return };
+            delivery.way.wire.connected().await;
         }
     }
+
+    /// True when it is sent, or must not be.
+    async fn send(&self, answer: &[u8]) -> bool {
+        let Some(Delivery { way, reply }) = &self.delivery else { return true };
+        way.gone.load(Ordering::Relaxed) || send(&way.wire, reply, answer).await
+    }
+}
+
+async fn send(wire: &Wire, subject: &str, answer: &[u8]) -> bool {
+    wire.send(|buffer| wire::write_message(buffer, subject, "", b"", answer)).await
 }
 
 impl Place {
     /// `$JS.ACK.STREAM.CONSUMER.DELIVERED.SSEQ.DSEQ.TIME.PENDING`, or with `DOMAIN.ACCOUNT` before `STREAM` and more at the end.
     fn parse(reply: &str) -> Option<Self> {
-        let count = reply.split('.').count();
-        let skip = match count {
-            9 => 4,
-            11.. => 6,
+        let tokens = reply.strip_prefix(ACK_SUBJECT)?.split('.');
+        let skip = match tokens.clone().count() {
+            7 => 2,
+            9.. => 4,
             _ => return None,
         };
-        let mut tokens = reply.strip_prefix("$JS.ACK.")?.split('.').skip(skip - 2);
+        let mut tokens = tokens.skip(skip);
         let mut number = || tokens.next()?.parse::<u64>().ok();
         Some(Self {
             delivered: number()?,
@@ -107,22 +129,14 @@ impl Place {
     }
 }
 
-/// Answers a delivery that never arrived. `-NAK` asks for it again now and not after the ack wait.
-pub(super) async fn settle(
-    connection: &Connection,
-    consumer: &Consumer,
-    sequence: u64,
-    consumer_sequence: u64,
-    answer: &'static str,
-) {
-    let subject = ack_subject(&consumer.stream, &consumer.name, sequence, consumer_sequence);
-    // Fails only when the client is closed for good.
-    let _ = connection.client.publish(subject, answer.into()).await;
+/// Asks for a delivery that never reached us again, now and not after the ack wait.
+pub(super) async fn ask_again(wire: &Wire, consumer: &Consumer, sequence: u64, consumer_sequence: u64) {
+    send(wire, &ack_subject(&consumer.stream, &consumer.name, sequence, consumer_sequence), b"-NAK").await;
 }
 
 /// The subject that settles a delivery which never reached us. The server looks at the two sequences alone.
-pub(super) fn ack_subject(stream: &str, consumer: &str, stream_sequence: u64, consumer_sequence: u64) -> String {
-    format!("$JS.ACK.{stream}.{consumer}.1.{stream_sequence}.{consumer_sequence}.0.0")
+fn ack_subject(stream: &str, consumer: &str, stream_sequence: u64, consumer_sequence: u64) -> String {
+    format!("{ACK_SUBJECT}{stream}.{consumer}.1.{stream_sequence}.{consumer_sequence}.0.0")
 }
 
 #[cfg(test)]

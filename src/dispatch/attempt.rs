@@ -209,7 +209,7 @@ pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
         Ok(()) => {
             tracing::error!(
                 subscription = %plan.subscription, stream = poison.message.stream, sequence,
-                reason = poison.reason, "message set aside: it claims to be a CloudEvent and is not valid"
+                reason = poison.reason, "message set aside: no event can be read from it"
             );
             poison.ticket.acknowledge().await;
             End::SetAside

@@ -34,8 +34,7 @@ const AT_ONCE: Duration = Duration::from_millis(50);
 pub(super) struct Desk {
     context: Context,
     slots: Arc<Semaphore>,
-    /// Tasks of their own, and not futures that the worker polls: those would stand still whenever the worker itself waits for
-    /// the NATS client, and keep the places in its queue that it waits for.
+    /// Tasks of their own, and not futures that the worker polls: those would stand still whenever the worker itself waits.
     at_work: JoinSet<Vec<Report>>,
     /// The events that are held, by their sequence in the stream.
     held: HashMap<u64, Held>,
@@ -105,11 +104,6 @@ impl Desk {
     /// Whether its subscriber takes batches.
     pub(super) fn gathers(&self) -> bool {
         self.gathering.is_some()
-    }
-
-    /// Whether an event is at work here, or was and is on its way back for another attempt.
-    pub(super) fn knows(&self, sequence: u64) -> bool {
-        self.holds(sequence) || self.returning().contains(sequence)
     }
 
     /// Shared with whoever asks how the subscription is doing.

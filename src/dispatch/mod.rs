@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::attempts::AttemptLog;
-use crate::channel::{Api, Connection, Consumer, DeadLetters};
+use crate::channel::{Api, Connection, Consumer, DeadLetters, Wire};
 use crate::filter::Filter;
 use crate::resource::{Breaker, Controls, Delivery, Key};
 use crate::sink::Sink;
@@ -82,9 +82,9 @@ impl Plan {
 #[derive(Clone)]
 pub struct Shared {
     pub api: Api,
-    /// Messages come over this connection, and their acknowledgements go over it.
-    pub pulls: Connection,
-    /// Dead letters and the JetStream API use this one.
+    /// Events come over this connection, and their acknowledgements go over it.
+    pub pulls: Wire,
+    /// The JetStream API uses this one.
     pub control: Connection,
     pub dead_letters: DeadLetters,
     pub attempts: AttemptLog,

@@ -23,10 +23,6 @@ impl Returning {
         }
     }
 
-    pub(super) fn contains(&self, sequence: u64) -> bool {
-        self.due.contains_key(&sequence)
-    }
-
     /// It has come.
     pub(super) fn returned(&mut self, sequence: u64) {
         self.due.remove(&sequence);

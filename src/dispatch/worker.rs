@@ -17,7 +17,7 @@ use super::tally::Tallies;
 use super::trail::Trail;
 use super::{Context, Plan, Shared, Surroundings};
 use crate::channel::connect::Link;
-use crate::channel::{ApiError, PullError, Pulled, Puller, Search, Silence};
+use crate::channel::{ApiError, PullError, Pulled, Puller, Silence};
 
 /// The first and the longest wait before a broken pull is built anew.
 const REBUILD_MIN: Duration = Duration::from_millis(50);
@@ -33,40 +33,31 @@ pub struct Worker {
     health: Health,
     desk: Desk,
     pace: Pace,
-    search: Search,
     /// Why the consumer brings nothing, as long as it does so.
     silence: Option<Silence>,
     /// Whether a pinned consumer has chosen us at some time.
     pinned: bool,
-    /// How often the pull and the control connection were lost, as far as we have looked.
-    losses: (u64, u64),
+    /// How often the connection was lost, as far as we have looked.
+    losses: u64,
 }
 
 /// Why one pull came to its end.
 enum End {
     Stop,
     Broken(PullError),
-    /// The connection fell. The pull may live on, or be lost with what it had.
+    /// The connection fell, and the pull with it.
     Lost,
 }
 
 impl Worker {
     pub fn new(plan: Plan, shared: Shared, health: Health) -> Self {
-        let losses = (shared.pulls.link().borrow().losses, shared.control.link().borrow().losses);
+        let losses = shared.pulls.link().borrow().losses;
         let pace = Pace::new(plan.controls.rate);
         let trail = Trail::new(&plan, shared.attempts.clone(), shared.feed.clone());
         let (tallies, book) = (Tallies::default(), health.book());
         let context = Arc::new(Surroundings { plan, shared, tallies, trail, book });
-        Self {
-            health,
-            desk: Desk::new(Arc::clone(&context)),
-            pace,
-            search: Search::default(),
-            silence: None,
-            pinned: false,
-            losses,
-            context,
-        }
+        let desk = Desk::new(Arc::clone(&context));
+        Self { health, desk, pace, silence: None, pinned: false, losses, context }
     }
 
     /// Works until `stop`, then lets the events at work finish until `deadline` is cancelled; what is not finished then goes
@@ -79,17 +70,12 @@ impl Worker {
     async fn work(mut self, stop: CancellationToken, deadline: CancellationToken) {
         let mut patience = REBUILD_MIN;
         while self.connected(&stop).await {
-            let end = match Puller::start(&self.context.shared.pulls, self.context.plan.consumer.clone()).await {
-                Ok(mut puller) => {
-                    let end = self.pull(&mut puller, &stop, &mut patience).await;
-                    self.accept_all(puller.stop().await).await;
-                    end
-                }
-                Err(error) => End::Broken(error),
-            };
+            let mut puller = Puller::start(&self.context.shared.pulls, self.context.plan.consumer.clone());
+            let end = self.pull(&mut puller, &stop, &mut patience).await;
+            self.accept_all(puller.stop().await).await;
             match end {
                 End::Stop => break,
-                End::Lost => self.recover().await,
+                End::Lost => self.losses = self.context.shared.pulls.link().borrow().losses,
                 End::Broken(error) => {
                     self.report(&error);
                     self.wait(patience, &stop).await;
@@ -142,13 +128,11 @@ impl Worker {
                 },
                 granted = self.pace.grant(room), if room > 0 => {
                     self.desk.asked();
-                    if let Err(error) = puller.ask(granted).await {
-                        return End::Broken(error);
-                    }
+                    puller.ask(granted).await;
                 }
                 () = sleep_until(waking.unwrap_or_else(Instant::now)), if waking.is_some() => self.desk.wake(),
                 _ = signs_of_work.tick() => self.desk.sign_work().await,
-                () = lost(&mut link, self.losses.0) => return End::Lost,
+                () = lost(&mut link, self.losses) => return End::Lost,
             }
         }
     }
@@ -227,24 +211,6 @@ impl Worker {
             }
             None => State::Pulling,
         });
-    }
-
-    /// After the pull connection fell: if only that one did, a message that the client cannot read may be the cause.
-    async fn recover(&mut self) {
-        let Surroundings { plan, shared, .. } = &*self.context;
-        let before = self.losses;
-        self.losses = (shared.pulls.link().borrow().losses, shared.control.link().borrow().losses);
-        if self.losses.1 != before.1 || !shared.control.is_connected() {
-            return;
-        }
-        let (consumer, subscription) = (&plan.consumer, &plan.subscription);
-        let search =
-            self.search.run(&shared.api, &shared.pulls, &shared.dead_letters, consumer, subscription, |sequence| {
-                self.desk.knows(sequence)
-            });
-        if let Err(error) = search.await {
-            tracing::warn!(%subscription, %error, "the search for an unreadable message was cut short");
-        }
     }
 
     fn report(&self, error: &PullError) {

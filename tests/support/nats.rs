@@ -87,6 +87,16 @@ impl Nats {
         }
     }
 
+    /// Tells it to end as a server does that is taken out of service, and waits until it has.
+    pub async fn lame_duck(&mut self) {
+        self.process.signal("USR2");
+        let deadline = std::time::Instant::now() + super::DEADLINE;
+        while self.process.is_running() {
+            assert!(std::time::Instant::now() < deadline, "nats-server does not end");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     /// Changes its configuration file; counts from the next start on.
     pub fn reconfigure(&self, from: &str, to: &str) {
         let file = self.dir.path().join("nats.conf");

@@ -1,0 +1,106 @@
+//! What a pull has brought and nobody has looked at yet.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::wire::{Message, Subscriber};
+
+/// Words of the server beside the messages that were asked for: heartbeats and ends of pulls.
+const WORDS: usize = 64;
+/// Places that an idle queue keeps.
+const KEPT: usize = 4;
+
+/// A queue that never holds more than was asked for.
+#[derive(Default)]
+pub(super) struct Inbox {
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Message>,
+    /// How many may be in it.
+    limit: usize,
+    waker: Option<Waker>,
+}
+
+impl Inbox {
+    /// So many messages have been asked for now.
+    pub(super) fn expect(&self, count: usize) {
+        let mut queue = self.lock();
+        queue.limit = queue.messages.len() + count + WORDS;
+    }
+
+    pub(super) fn take(&self) -> Option<Message> {
+        self.lock().messages.pop_front()
+    }
+
+    /// Takes one when there is one; otherwise `context` is woken when one comes, or when something was denied.
+    pub(super) fn poll_take(&self, context: &Context<'_>) -> Poll<Message> {
+        let mut queue = self.lock();
+        if let Some(message) = queue.messages.pop_front() {
+            return Poll::Ready(message);
+        }
+        if !queue.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            queue.waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Lets go of memory that the busy need and the idle do not.
+    pub(super) fn shrink(&self) {
+        self.lock().messages.shrink_to(KEPT);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subscriber for Inbox {
+    fn receive(&self, message: Message) {
+        let mut queue = self.lock();
+        if queue.messages.len() >= queue.limit {
+            tracing::error!("a pull brought more than was asked for; the message comes again after the ack wait");
+            return;
+        }
+        queue.messages.push_back(message);
+        let waker = queue.waker.take();
+        drop(queue);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whoever pulls follows the link itself.
+    fn lost(&self) {}
+
+    fn denied(&self) {
+        let waker = self.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::super::wire::frame::{Frame, Next, next};
+    use super::*;
+
+    #[test]
+    fn it_holds_what_was_asked_for_and_no_more() {
+        let inbox = Inbox::default();
+        inbox.expect(3);
+        for _ in 0..3 * WORDS {
+            let Ok(Next::Frame(Frame::Message(message))) = next(&mut BytesMut::from("MSG a 1 0\r\n\r\n")) else {
+                panic!("no message")
+            };
+            inbox.receive(message);
+        }
+        assert_eq!(std::iter::from_fn(|| inbox.take()).count(), 3 + WORDS);
+    }
+}
