@@ -100,7 +100,7 @@ pub async fn run(
         };
         tasks.spawn(ingress::serve(listener, ingress, shutdown.clone(), config.drain_timeout));
     }
-    let (attempts, writing) = AttemptLog::new(control.clone(), config.attempts.level);
+    let (attempts, writing) = AttemptLog::new(control.clone(), config.attempts);
     tasks.spawn(writing);
     let (feed, telling) = Feed::new(control.clone());
     if config.dispatcher {

@@ -15,7 +15,6 @@ use tokio_util::task::TaskTracker;
 use super::status::{Board, Entry, Standing};
 use super::{Config, Resources, readiness};
 use crate::admin::Readiness;
-use crate::channel::attempts::{self, Level};
 use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, inventory, name, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
 use crate::resource::{Channel, Desired, Destination, Key, Ordering, Subscription};
@@ -47,8 +46,6 @@ pub(super) struct Reconciler {
     /// Workers of subscriptions that have changed, until they have ended; by subscription.
     ending: BTreeMap<Key, Vec<Ending>>,
     dead_letters: Result<(), String>,
-    /// Whether the log of attempts is in place. Deliveries do without it where it cannot be.
-    attempts: Result<(), String>,
     workers: TaskTracker,
     nudge: Arc<Notify>,
     /// Cancelled when workers may no longer finish what they are at.
@@ -107,7 +104,6 @@ impl Reconciler {
             subscriptions: BTreeMap::new(),
             ending: BTreeMap::new(),
             dead_letters: Err("not looked for yet".to_owned()),
-            attempts: Ok(()),
             workers: TaskTracker::new(),
             nudge: Arc::new(Notify::new()),
             deadline: CancellationToken::new(),
@@ -165,7 +161,6 @@ impl Reconciler {
             true => self.place_dead_letters().await,
             false => Ok(()),
         };
-        self.place_attempt_log().await;
         self.place_channels(desired).await;
         self.publish_targets(desired);
         if self.config.dispatcher {
@@ -187,21 +182,6 @@ impl Reconciler {
             self.config.retention = retention;
         }
         placed
-    }
-
-    async fn place_attempt_log(&mut self) {
-        let attempts::Settings { level, max_age } = self.config.attempts;
-        if !self.config.dispatcher || level == Level::Off {
-            return;
-        }
-        let before = std::mem::replace(&mut self.attempts, Ok(()));
-        if let Err(error) = attempts::ensure(&self.shared.api, max_age).await {
-            let reason = error.to_string();
-            if before.as_ref() != Err(&reason) {
-                tracing::warn!(stream = attempts::STREAM, reason, "there is no log of attempts");
-            }
-            self.attempts = Err(reason);
-        }
     }
 
     async fn place_channels(&mut self, desired: &Desired) {

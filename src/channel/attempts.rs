@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::api::{Api, ApiError};
 use super::connect::Connection;
@@ -28,6 +29,8 @@ const MAX_READ: usize = 1024;
 const HASH_DIGITS: usize = 16;
 /// Records on their way to the stream. What comes while so many wait is left out.
 const QUEUE: usize = 1024;
+/// How long the stream counts as being in place after it was looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// The longest attribute, in characters, that a record shows whole.
 const MAX_TEXT: usize = 1024;
 
@@ -149,7 +152,7 @@ pub enum Reach {
 ///
 /// # Errors
 /// When JetStream does not answer or says no, or a stream of that name keeps something else; that one is left alone.
-pub async fn ensure(api: &Api, max_age: Duration) -> Result<(), EnsureError> {
+async fn ensure(api: &Api, max_age: Duration) -> Result<(), EnsureError> {
     let max_age = json!(nanos(max_age));
     if let Some(info) = api.stream_info(STREAM).await? {
         let mut config = info["config"].clone();
@@ -273,9 +276,10 @@ impl Attempt {
 
 impl AttemptLog {
     /// The log and the work of writing it, which ends when nobody holds the log any more.
-    pub fn new(connection: Connection, level: Level) -> (Self, impl Future<Output = ()>) {
+    pub fn new(connection: Connection, settings: Settings) -> (Self, impl Future<Output = ()>) {
         let (queue, attempts) = mpsc::channel(QUEUE);
-        (Self { level, queue }, write(connection, attempts))
+        let writer = Writer { api: Api::new(connection.clone()), connection, max_age: settings.max_age, place: None };
+        (Self { level: settings.level, queue }, writer.run(attempts))
     }
 
     pub fn level(&self) -> Level {
@@ -289,13 +293,53 @@ impl AttemptLog {
     }
 }
 
-async fn write(connection: Connection, mut attempts: mpsc::Receiver<Attempt>) {
-    while let Some(attempt) = attempts.recv().await {
-        let Some(key) = Key::new(&attempt.namespace, &attempt.subscription) else { continue };
-        let subject = subject(&key, &attempt.id);
-        if let Ok(record) = serde_json::to_vec(&attempt.shortened()) {
-            connection.tell(&subject, record).await;
+/// Writes what is recorded. The stream is made with the first record, so that nothing is there where nothing failed.
+struct Writer {
+    api: Api,
+    connection: Connection,
+    max_age: Duration,
+    place: Option<Place>,
+}
+
+/// What became of the stream when it was looked at last.
+struct Place {
+    looked: Instant,
+    losses: u64,
+    result: Result<(), String>,
+}
+
+impl Writer {
+    async fn run(mut self, mut attempts: mpsc::Receiver<Attempt>) {
+        while let Some(attempt) = attempts.recv().await {
+            let Some(key) = Key::new(&attempt.namespace, &attempt.subscription) else { continue };
+            if !self.is_in_place().await {
+                continue;
+            }
+            let subject = subject(&key, &attempt.id);
+            if let Ok(record) = serde_json::to_vec(&attempt.shortened()) {
+                self.connection.tell(&subject, record).await;
+            }
         }
+    }
+
+    /// Looks now and then whether the stream is there, and at once after the connection was lost: it may be another server.
+    async fn is_in_place(&mut self) -> bool {
+        let losses = self.connection.link().borrow().losses;
+        if let Some(place) = &self.place
+            && place.losses == losses
+            && place.looked.elapsed() < LOOK_AGAIN
+        {
+            return place.result.is_ok();
+        }
+        let result = ensure(&self.api, self.max_age).await.map_err(|error| error.to_string());
+        if let Err(reason) = &result
+            && self.place.as_ref().is_none_or(|place| place.result.as_ref() != Err(reason))
+        {
+            tracing::warn!(stream = STREAM, reason, "there is no log of attempts");
+        }
+        let is_in_place = result.is_ok();
+        self.place = Some(Place { looked: Instant::now(), losses, result });
+        is_in_place
     }
 }
 
