@@ -107,7 +107,7 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Poll(args) => Box::pin(poll::run(args, shutdown)),
         Command::View(args) => Box::pin(view::run(args, shutdown)),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
-        Command::Why(args) => Box::pin(why::run(*args)),
+        Command::Why(args) => Box::pin(why::run(*args, shutdown)),
     }
 }
 
