@@ -3,6 +3,7 @@
 
 mod readiness;
 mod reconcile;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,9 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::channel::attempts::{self, AttemptLog};
 use crate::channel::connect::{Settings, SettingsError};
+use crate::channel::dead_letter::Retention;
 use crate::channel::{Api, Connection, DeadLetters, PublishError, Publisher, Targets};
-use crate::dispatch::Shared;
+use crate::dispatch::{Feed, Shared};
 use crate::ingress::{self, Ingress};
 use crate::resource::{Desired, Key};
 use crate::sink::{Client, ClientError};
@@ -39,6 +41,8 @@ pub struct Config {
     /// Delete the consumers of subscriptions that are no longer declared.
     pub prune: bool,
     pub attempts: attempts::Settings,
+    /// How dead letters are kept.
+    pub retention: Retention,
 }
 
 /// Sockets come bound, so that a port clash is known before anything is built.
@@ -100,14 +104,23 @@ pub async fn run(
     }
     let (attempts, writing) = AttemptLog::new(control.clone(), config.attempts.level);
     tasks.spawn(writing);
+    let (feed, telling) = Feed::new(control.clone());
+    if config.dispatcher {
+        tasks.spawn(telling);
+    }
     let shared = Shared {
         api: Api::new(control.clone()),
         pulls,
         control: control.clone(),
         dead_letters: DeadLetters::new(publisher.clone()),
         attempts,
+        feed,
     };
-    let reconciler = Reconciler::new(config.clone(), shared, publisher, Client::new()?, targets, readiness);
+    let (board, board_receiver) = watch::channel(status::Board::default());
+    if config.dispatcher {
+        tasks.spawn(status::respond(control.clone(), board_receiver, shutdown.clone()));
+    }
+    let reconciler = Reconciler::new(config.clone(), shared, publisher, Client::new()?, targets, readiness, board);
     tasks.spawn(reconciler.run(resources, shutdown.clone()));
     tasks.close();
 

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use bytes::Bytes;
+use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
@@ -25,7 +26,8 @@ use tower::ServiceExt as _;
 
 /// Connections open at once; further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
-/// How long a connection may take over the head of a request, and how long it may be silent between two.
+/// How long a connection may take over the head of a request, and how long it may be silent between two, before it is closed;
+/// looked at so often, so it may last twice as long.
 const MAX_SILENCE: Duration = Duration::from_secs(10);
 /// Bytes that the head of a request may have: an event of 64 KiB on the wire must pass (CloudEvents 1.0.2, "Size Limits"),
 /// and in binary mode all of it may lie in headers. HTTP/1 heads are also held to hyper's 100 headers.
@@ -36,6 +38,25 @@ const MAX_STREAMS: u32 = 250;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// The pause after an accept that failed for want of descriptors or memory: trying again at once would only burn the processor.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
+
+/// What is served. An axum router is a handler; what is asked for with every event can do without one.
+pub trait Handler: Clone + Send + Sync + 'static {
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static;
+
+    /// Answers one request.
+    fn answer(self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+impl Handler for Router {
+    type Body = axum::body::Body;
+
+    async fn answer(self, request: Request<Incoming>) -> Response<Self::Body> {
+        match self.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
 
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +69,12 @@ pub struct Drained {
 /// lets requests at work finish for at most `drain_timeout`, and drops the rest. No task of it is left when it returns.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    handler: impl Handler,
     shutdown: CancellationToken,
     drain_timeout: Duration,
 ) -> Drained {
     let limits = Limits { max_connections: MAX_CONNECTIONS, max_silence: MAX_SILENCE };
-    serve_within(limits, listener, router, shutdown, drain_timeout).await
+    serve_within(limits, listener, handler, shutdown, drain_timeout).await
 }
 
 /// The bounds that tests make small.
@@ -66,18 +87,18 @@ struct Limits {
 async fn serve_within(
     limits: Limits,
     listener: TcpListener,
-    router: Router,
+    handler: impl Handler,
     shutdown: CancellationToken,
     drain_timeout: Duration,
 ) -> Drained {
     let tasks = Tasks { tracker: TaskTracker::new(), cut: CancellationToken::new() };
-    let http = Arc::new(http(&tasks, limits.max_silence));
+    let http = Arc::new(http(&tasks));
     let slots = Arc::new(Semaphore::new(limits.max_connections));
 
     while let Some(Some((stream, slot))) = shutdown.run_until_cancelled(accept(&listener, &slots)).await {
-        let (http, router, shutdown) = (Arc::clone(&http), router.clone(), shutdown.clone());
+        let (http, handler, shutdown) = (Arc::clone(&http), handler.clone(), shutdown.clone());
         tasks.spawn(async move {
-            connection(stream, &http, router, shutdown, limits.max_silence).await;
+            connection(stream, &http, handler, shutdown, limits.max_silence).await;
             drop(slot);
         });
     }
@@ -115,9 +136,10 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
     }
 }
 
-fn http(tasks: &Tasks, max_silence: Duration) -> auto::Builder<Tasks> {
+fn http(tasks: &Tasks) -> auto::Builder<Tasks> {
     let mut builder = auto::Builder::new(tasks.clone());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(max_silence).max_buf_size(MAX_HEAD_BYTES as usize);
+    // hyper's own header timeout covers neither what comes before the first byte nor HTTP/2, and is a new timer for each request.
+    builder.http1().header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -156,14 +178,13 @@ fn is_the_peers(error: &io::Error) -> bool {
 async fn connection(
     stream: TcpStream,
     http: &auto::Builder<Tasks>,
-    router: Router,
+    handler: impl Handler,
     shutdown: CancellationToken,
     max_silence: Duration,
 ) {
     let activity = Arc::new(Activity::default());
-    let service = hyper::service::service_fn(|request| answer(router.clone(), request, Running::new(&activity)));
+    let service = hyper::service::service_fn(|request| answer(handler.clone(), request, Running::new(&activity)));
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    // hyper's own header timeout does not cover what comes before the first byte, nor HTTP/2.
     let mut silence = tokio::time::interval_at(Instant::now() + max_silence, max_silence);
     silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut seen, mut was_silent, mut is_ending) = (0, false, false);
@@ -193,12 +214,12 @@ async fn connection(
     }
 }
 
-async fn answer(
-    router: Router,
+async fn answer<H: Handler>(
+    handler: H,
     request: Request<Incoming>,
     running: Running,
-) -> Result<http::Response<impl hyper::body::Body<Data = bytes::Bytes, Error = axum::Error> + Send>, Infallible> {
-    let response = router.oneshot(request).await?;
+) -> Result<Response<impl Body<Data = Bytes, Error = <H::Body as Body>::Error> + Send>, Infallible> {
+    let response = handler.answer(request).await;
     // A request runs until its answer has been read from us to the end.
     Ok(response.map(|body| {
         body.map_err(move |error| {

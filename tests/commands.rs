@@ -13,6 +13,30 @@ use crate::support::process::{Ended, Process, descendants, is_alive, knats, run}
 use crate::support::resources::{channel, subscribe, to_yaml};
 use crate::support::{Answer, Sink, event, eventually, free_port, until};
 
+/// Every command.
+const COMMANDS: [&str; 20] = [
+    "serve",
+    "dev",
+    "demo",
+    "send",
+    "poll",
+    "view",
+    "validate",
+    "get",
+    "redrive",
+    "discard",
+    "pause",
+    "resume",
+    "replay",
+    "prune",
+    "tail",
+    "why",
+    "diff",
+    "doctor",
+    "completion",
+    "man",
+];
+
 /// A command, and the directory that holds its output.
 struct Running {
     process: Process,
@@ -37,12 +61,47 @@ async fn send(env: &[(&str, &str)], args: &[&str], input: &str) -> Ended {
 
 #[tokio::test]
 async fn every_command_s_help_shows_an_example() {
-    for command in ["serve", "dev", "demo", "send", "poll", "view", "validate"] {
+    for command in COMMANDS {
         let ended = run(&[command, "--help"]).await;
         assert_eq!(ended.code, Some(0), "{command}: {ended:?}");
         let shown = ended.stdout.matches(&format!("knats {command}")).count();
         assert!(shown >= 2, "{command}: usage and an example in\n{}", ended.stdout);
     }
+}
+
+#[tokio::test]
+async fn completions_know_commands_flags_and_values() {
+    for (shell, parts) in [
+        ("bash", ["complete -F _knats", "--nats-password-file", "pretty"]),
+        ("zsh", ["#compdef knats", "--nats-password-file", "pretty"]),
+        ("fish", ["complete -c knats", "-l nats-password-file", "pretty"]),
+    ] {
+        let ended = run(&["completion", shell]).await;
+        assert_eq!(ended.code, Some(0), "{shell}: {}", ended.stderr);
+        for part in parts {
+            assert!(ended.stdout.contains(part), "{shell} does not know {part}");
+        }
+    }
+    assert_eq!(run(&["completion", "teletype"]).await.code, Some(2));
+}
+
+#[tokio::test]
+async fn the_manual_has_a_page_for_each_command_with_flags_variables_and_exit_codes() {
+    let first = run(&["man"]).await;
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    assert!(first.stdout.contains(".TH knats 1") && first.stdout.contains("knats\\-tail(1)"), "{}", first.stdout);
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("man1");
+    let all = run(&["man", "--dir", folder.to_str().unwrap()]).await;
+    assert_eq!((all.code, all.stdout.as_str()), (Some(0), ""), "{}", all.stderr);
+    for command in COMMANDS {
+        let page = std::fs::read_to_string(folder.join(format!("knats-{command}.1"))).unwrap();
+        assert!(page.contains("EXIT STATUS") && page.contains("2 usage or configuration"), "{command}");
+    }
+    let tail = std::fs::read_to_string(folder.join("knats-tail.1")).unwrap();
+    assert!(tail.contains("KNATS_NATS_URL") && tail.contains("\\-\\-filter"), "{tail}");
+    let nowhere = run(&["man", "--dir", "/proc/none"]).await;
+    assert!(nowhere.code == Some(1) && nowhere.stderr.contains("/proc/none"), "{nowhere:?}");
 }
 
 #[tokio::test]
@@ -60,6 +119,8 @@ async fn wrong_usage_is_exit_2() {
         &["serve", "--max-in-flight", "many"],
         &["send", "--type", "t", "--source", "/s", "--data", "1"],
         &["validate"],
+        &["diff"],
+        &["doctor", "--monitor", "nowhere"],
     ] {
         let ended = run(args).await;
         assert_eq!(ended.code, Some(2), "{args:?}: {ended:?}");

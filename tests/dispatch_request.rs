@@ -50,6 +50,21 @@ async fn it_is_a_post_to_path_and_query_as_they_are_with_prefer_and_namespace() 
     assert_eq!(got.header("prefer"), Some("reply"));
     assert_eq!(got.header("kn-namespace"), Some("default"));
     assert_eq!(got.header("content-length"), Some("1"));
+    let address = world.sink.url("").replace("http://", "");
+    assert_eq!(got.headers_named("host"), [address.trim_end_matches('/')]);
+    assert!(got.header("user-agent").is_some_and(|agent| agent.starts_with("knats/")));
+}
+
+#[tokio::test]
+async fn user_and_password_of_the_url_are_basic_authentication() {
+    let nats = Nats::start().await;
+    let sink = Sink::start().await;
+    let url = sink.url("/box").replace("http://", "http://us%40er:pass%3Aword@");
+    let bridge = Bridge::serve(&nats, &[channel("foo"), subscribe("sub", "foo", &url)]).await;
+    bridge.send("foo", &event("1")).await;
+    let got = sink.wait_for_one("/box").await;
+    assert_eq!(got.headers_named("authorization"), ["Basic dXNAZXI6cGFzczp3b3Jk"]);
+    assert!(!got.header("host").unwrap().contains('@'));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use crate::support::process::run;
 use crate::support::resources::{channel, subscribe};
 use crate::support::{Bridge, Nats, Sink, event, until};
 
@@ -95,4 +96,25 @@ async fn a_stream_that_lets_go_of_nothing_is_no_trap() {
     until("all good ones", || async { ids(&sink, "/one") == good }).await;
     nats.settled(STREAM).await;
     assert_eq!((nats.count("KN_DEADLETTERS").await, nats.count(STREAM).await), (2, 12));
+}
+
+#[tokio::test]
+async fn a_replay_over_one_that_its_stream_does_not_let_go_of_comes_to_its_end() {
+    let nats = Nats::start().await;
+    let sink = Sink::start().await;
+    let config = async_nats::jetstream::stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["foo.default".to_owned()],
+        deny_delete: true,
+        ..Default::default()
+    };
+    nats.jetstream().await.create_stream(config).await.unwrap();
+    let _bridge = Bridge::serve(&nats, &[channel("foo"), subscribe("sub", "foo", &sink.url("/"))]).await;
+    let good = mixed(&nats, 5).await;
+    until("all good ones", || async { ids(&sink, "/") == good }).await;
+    nats.settled(STREAM).await;
+    let ended = run(&["replay", "default/sub", "--from", "1", "--yes", "--nats-url", &nats.url()]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    until("the good ones once more", || async { sink.requests("/").len() >= 2 * good.len() }).await;
+    nats.settled(STREAM).await;
 }

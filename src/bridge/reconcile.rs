@@ -1,7 +1,7 @@
 //! The difference between what is desired and what runs, and how it is closed: streams first, then consumers, then workers.
 //! Whatever fails is shown, tried again, and stands in the way of nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +12,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::status::{Board, Entry, Standing};
 use super::{Config, Resources, readiness};
 use crate::admin::Readiness;
 use crate::channel::attempts::{self, Level};
-use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream as streams};
+use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, inventory, name, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
-use crate::resource::{Channel, Delivery, Desired, Destination, Key, Ordering, Subscription};
+use crate::resource::{Channel, Desired, Destination, Key, Ordering, Subscription};
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};
 
 /// Calls of the JetStream API that are under way at once.
@@ -39,6 +40,8 @@ pub(super) struct Reconciler {
     client: Client,
     targets: watch::Sender<Arc<Targets>>,
     readiness: watch::Sender<Readiness>,
+    /// What operators are told who ask over NATS.
+    board: watch::Sender<Board>,
     channels: BTreeMap<Key, Placed>,
     subscriptions: BTreeMap<Key, Placement>,
     /// Workers of subscriptions that have changed, until they have ended; by subscription.
@@ -90,6 +93,7 @@ impl Reconciler {
         client: Client,
         targets: watch::Sender<Arc<Targets>>,
         readiness: watch::Sender<Readiness>,
+        board: watch::Sender<Board>,
     ) -> Self {
         Self {
             config,
@@ -98,6 +102,7 @@ impl Reconciler {
             client,
             targets,
             readiness,
+            board,
             channels: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             ending: BTreeMap::new(),
@@ -124,6 +129,7 @@ impl Reconciler {
                 all_well = self.reconcile(&wanted.desired) => all_well,
             };
             self.report(&wanted);
+            self.board.send_replace(self.board(&wanted.desired));
             patience = if step { RETRY_MIN } else { (patience * 2).min(RETRY_MAX) };
             let publisher = self.publisher.clone();
             loop {
@@ -156,7 +162,7 @@ impl Reconciler {
             return true;
         }
         self.dead_letters = match self.config.dispatcher {
-            true => dead_letter::ensure(&self.shared.api).await.map_err(|error| error.to_string()),
+            true => self.place_dead_letters().await,
             false => Ok(()),
         };
         self.place_attempt_log().await;
@@ -171,6 +177,16 @@ impl Reconciler {
         self.dead_letters.is_ok()
             && self.channels.values().all(|placed| placed.target.is_ok())
             && self.subscriptions.values().all(|placement| !matches!(placement, Placement::Waiting(_)))
+    }
+
+    /// Settings are applied once: two bridges that were started with different ones do not undo each other's for ever.
+    async fn place_dead_letters(&mut self) -> Result<(), String> {
+        let retention = std::mem::take(&mut self.config.retention);
+        let placed = dead_letter::ensure(&self.shared.api, retention).await.map_err(|error| error.to_string());
+        if placed.is_err() {
+            self.config.retention = retention;
+        }
+        placed
     }
 
     async fn place_attempt_log(&mut self) {
@@ -189,10 +205,7 @@ impl Reconciler {
     }
 
     async fn place_channels(&mut self, desired: &Desired) {
-        let mut names = BTreeMap::new();
-        for channel in desired.channels.values() {
-            names.entry(streams::stream_name(channel)).or_insert_with(|| channel.key.clone());
-        }
+        let names = streams::owners(desired.channels.values());
         let api = &self.shared.api;
         let placed = stream::iter(desired.channels.values().cloned()).map(|channel| {
             let stream = streams::stream_name(&channel);
@@ -283,7 +296,7 @@ impl Reconciler {
         if let Err(reason) = &self.dead_letters {
             return Placement::Waiting(format!("stream {} is not in place: {reason}", dead_letter::STREAM));
         }
-        if let Some(undeclared) = undeclared(subscription, desired) {
+        if let Some(undeclared) = desired.undeclared_destination(subscription) {
             return Placement::Waiting(format!("it sends to channel {undeclared}, which is not declared"));
         }
         let consumer = match consumer::ensure(&self.shared.api, channel, subscription).await {
@@ -350,19 +363,18 @@ impl Reconciler {
 
     /// Deletes consumers of ours in the streams of declared channels whose subscriptions are no longer declared there.
     async fn prune(&self, desired: &Desired) {
-        let declared: BTreeSet<(&Key, &Key)> =
-            desired.subscriptions.values().map(|subscription| (&subscription.channel, &subscription.key)).collect();
+        let api = &self.shared.api;
         for channel in desired.channels.values() {
             let stream = streams::stream_name(channel);
-            let owned = match consumer::owned(&self.shared.api, &stream).await {
-                Ok(owned) => owned,
+            let consumers = match inventory::consumers_of(api, &stream).await {
+                Ok(consumers) => consumers,
                 Err(error) => {
                     tracing::warn!(stream, %error, "its consumers could not be listed");
                     continue;
                 }
             };
-            for subscription in owned.iter().filter(|key| !declared.contains(&(&channel.key, key))) {
-                match consumer::remove(&self.shared.api, &stream, subscription).await {
+            for (subscription, consumer) in inventory::orphans(&consumers, desired) {
+                match consumer.delete(api).await {
                     Ok(()) => tracing::info!(%subscription, stream, "consumer deleted"),
                     Err(error) => tracing::warn!(%subscription, stream, %error, "consumer could not be deleted"),
                 }
@@ -373,6 +385,28 @@ impl Reconciler {
     fn someone_is_gone(&self) -> bool {
         let gone = |placement: &Placement| matches!(placement, Placement::Running(running) if matches!(running.health.state(), State::Gone(_)));
         self.subscriptions.values().any(gone)
+    }
+
+    /// What operators are told of each subscription.
+    fn board(&self, desired: &Desired) -> Board {
+        let entry = |subscription: &Subscription| {
+            let standing = match self.subscriptions.get(&subscription.key) {
+                Some(Placement::Running(running)) => Standing::Running(running.health.clone()),
+                Some(Placement::Paused) => Standing::Paused,
+                Some(Placement::Waiting(reason)) => Standing::Waiting(reason.clone()),
+                None => Standing::Waiting("not looked for yet".to_owned()),
+            };
+            let sink = subscription.subscriber.as_ref().or(subscription.reply.as_ref());
+            Entry {
+                channel: subscription.channel.clone(),
+                sink: sink.map(Destination::shown).unwrap_or_default(),
+                stream: desired.channels.get(&subscription.channel).map(streams::stream_name).unwrap_or_default(),
+                consumer: name::consumer(&subscription.key),
+                standing,
+            }
+        };
+        let all = desired.subscriptions.values().map(|subscription| (subscription.key.clone(), entry(subscription)));
+        Arc::new(all.collect())
     }
 
     fn report(&self, wanted: &Resources) {
@@ -392,7 +426,9 @@ impl Reconciler {
                 match self.subscriptions.get(key) {
                     Some(Placement::Running(running)) => match running.health.state() {
                         State::Pulling => {}
-                        State::Held(reason) => notes.push(readiness::subscription(key, &reason)),
+                        State::Held(reason) | State::Paused(reason) => {
+                            notes.push(readiness::subscription(key, &reason))
+                        }
                         State::Stalled(reason) | State::Gone(reason) => {
                             missing.push(readiness::subscription(key, &reason));
                         }
@@ -436,15 +472,4 @@ impl Reconciler {
 
 fn is_by_key(subscription: &Subscription) -> bool {
     matches!(subscription.controls.ordering, Ordering::Key(_))
-}
-
-/// A channel that the subscription would send to and that nobody declares.
-fn undeclared<'a>(subscription: &'a Subscription, desired: &Desired) -> Option<&'a Key> {
-    let Delivery { dead_letter_sink, .. } = &subscription.delivery;
-    [&subscription.subscriber, &subscription.reply, dead_letter_sink].into_iter().flatten().find_map(|destination| {
-        match destination {
-            Destination::Channel(key) if !desired.channels.contains_key(key) => Some(key),
-            _ => None,
-        }
-    })
 }

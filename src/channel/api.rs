@@ -47,17 +47,15 @@ impl Api {
     }
 
     /// Whether the server is of that version or newer.
-    pub(super) fn knows(&self, major: i64, minor: i64) -> bool {
+    pub fn knows(&self, major: i64, minor: i64) -> bool {
         self.connection.client.is_server_compatible(major, minor, 0)
     }
 
-    /// The configuration of a stream, `None` when there is no such stream.
-    pub(super) async fn stream_config(&self, stream: &str) -> Result<Option<Value>, ApiError> {
-        Ok(self.stream_info(stream).await?.map(|info| info["config"].clone()))
-    }
-
     /// Everything about a stream, `None` when there is none of that name.
-    pub(super) async fn stream_info(&self, stream: &str) -> Result<Option<Value>, ApiError> {
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn stream_info(&self, stream: &str) -> Result<Option<Value>, ApiError> {
         found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)
     }
 
@@ -70,7 +68,10 @@ impl Api {
     }
 
     /// Everything about a consumer, `None` when there is none of that name.
-    pub(super) async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<Option<Value>, ApiError> {
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<Option<Value>, ApiError> {
         found(self.call(&format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({})).await)
     }
 
@@ -103,7 +104,10 @@ impl Api {
     }
 
     /// One page of the consumers of a stream, from `offset`, and how many there are in all.
-    pub(super) async fn consumers(&self, stream: &str, offset: usize) -> Result<(Vec<Value>, usize), ApiError> {
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn consumers(&self, stream: &str, offset: usize) -> Result<(Vec<Value>, usize), ApiError> {
         let page = self.call(&format!("CONSUMER.LIST.{stream}"), &json!({ "offset": offset })).await?;
         let total = page["total"].as_u64().and_then(|total| usize::try_from(total).ok()).unwrap_or(0);
         Ok((page["consumers"].as_array().cloned().unwrap_or_default(), total))
@@ -114,6 +118,30 @@ impl Api {
         let page = self.call("STREAM.LIST", &json!({ "offset": offset })).await?;
         let total = page["total"].as_u64().and_then(|total| usize::try_from(total).ok()).unwrap_or(0);
         Ok((page["streams"].as_array().cloned().unwrap_or_default(), total))
+    }
+
+    /// When the first message from `sequence` on was stored whose subject fits; `None` when there is none.
+    pub(super) async fn next_message_time(
+        &self,
+        stream: &str,
+        sequence: u64,
+        subject: &str,
+    ) -> Result<Option<jiff::Timestamp>, ApiError> {
+        let request = json!({ "seq": sequence, "next_by_subj": subject });
+        let answer = found(self.call(&format!("STREAM.MSG.GET.{stream}"), &request).await)?;
+        Ok(answer.and_then(|answer| answer["message"]["time"].as_str()?.parse().ok()))
+    }
+
+    /// Makes a consumer that JetStream deletes by itself when nobody uses it.
+    pub(super) async fn create_ephemeral(&self, stream: &str, name: &str, config: &Value) -> Result<Value, ApiError> {
+        let request = json!({ "stream_name": stream, "config": config });
+        self.call(&format!("CONSUMER.CREATE.{stream}.{name}"), &request).await
+    }
+
+    /// Moves a consumer to a sequence of its stream, as if it were made anew there. Known to nats-server from 2.14 on.
+    pub(super) async fn reset_consumer(&self, stream: &str, consumer: &str, sequence: u64) -> Result<(), ApiError> {
+        self.call(&format!("CONSUMER.RESET.{stream}.{consumer}"), &json!({ "seq": sequence })).await?;
+        Ok(())
     }
 
     /// A stored message with its header block as base64, so that headers which the client cannot parse can be looked at.
@@ -135,13 +163,19 @@ impl Api {
         answer.map(|answer| StoredMessage::read(&answer["message"])).transpose()
     }
 
+    /// The message at exactly that sequence; `None` when there is none. Its headers come as they are, readable or not.
+    pub(super) async fn stored_message(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, ApiError> {
+        let message = self.message(stream, sequence).await?;
+        message.map(|message| StoredMessage::read(&message)).transpose()
+    }
+
     pub(super) async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), ApiError> {
         let request = json!({ "seq": sequence, "no_erase": true });
         found(self.call(&format!("STREAM.MSG.DELETE.{stream}"), &request).await)?;
         Ok(())
     }
 
-    async fn call(&self, subject: &str, request: &Value) -> Result<Value, ApiError> {
+    pub(super) async fn call(&self, subject: &str, request: &Value) -> Result<Value, ApiError> {
         if !self.connection.is_connected() {
             return Err(ApiError::Disconnected);
         }
@@ -180,7 +214,7 @@ pub struct StoredMessage {
 }
 
 impl StoredMessage {
-    fn read(message: &Value) -> Result<Self, ApiError> {
+    pub(super) fn read(message: &Value) -> Result<Self, ApiError> {
         let unreadable = |what: &str| ApiError::NoAnswer(format!("a stored message came without a readable {what}"));
         let bytes = |field: &str| match message[field].as_str() {
             None => Ok(Vec::new()),
@@ -204,7 +238,7 @@ impl StoredMessage {
     }
 }
 
-fn found(answer: Result<Value, ApiError>) -> Result<Option<Value>, ApiError> {
+pub(super) fn found(answer: Result<Value, ApiError>) -> Result<Option<Value>, ApiError> {
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(ApiError::NotFound(_)) => Ok(None),

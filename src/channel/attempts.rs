@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use super::api::{Api, ApiError};
 use super::connect::Connection;
-use super::stream::{EnsureError, covers, nanos};
+use super::name::covers;
+use super::stream::{EnsureError, nanos};
 use crate::resource::Key;
 
 /// The stream that keeps the log of attempts.
@@ -118,6 +119,16 @@ pub enum Next {
     Kept,
 }
 
+impl Attempt {
+    /// With its texts cut to what a record may hold.
+    pub(super) fn shortened(mut self) -> Self {
+        for text in [&mut self.id, &mut self.source, &mut self.kind, &mut self.sink] {
+            shorten(text);
+        }
+        self
+    }
+}
+
 /// Writes to the log. Cheap to clone.
 #[derive(Clone)]
 pub struct AttemptLog {
@@ -140,7 +151,8 @@ pub enum Reach {
 /// When JetStream does not answer or says no, or a stream of that name keeps something else; that one is left alone.
 pub async fn ensure(api: &Api, max_age: Duration) -> Result<(), EnsureError> {
     let max_age = json!(nanos(max_age));
-    if let Some(mut config) = api.stream_config(STREAM).await? {
+    if let Some(info) = api.stream_info(STREAM).await? {
+        let mut config = info["config"].clone();
         if !is_ours(&config) {
             return Err(EnsureError::CannotChange {
                 asset: format!("stream {STREAM}"),
@@ -168,7 +180,7 @@ pub async fn ensure(api: &Api, max_age: Duration) -> Result<(), EnsureError> {
     });
     match api.create_stream(STREAM, &config).await {
         // Another bridge was faster.
-        Err(ApiError::Refused { .. }) if api.stream_config(STREAM).await?.is_some() => Ok(()),
+        Err(ApiError::Refused { .. }) if api.stream_info(STREAM).await?.is_some() => Ok(()),
         created => Ok(created.map(|_| ())?),
     }
 }
@@ -230,6 +242,29 @@ pub fn hash(event_id: &str) -> String {
     hash.as_ref()[..HASH_DIGITS / 2].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What was tried with one event of one subscription, the oldest first. Events of other sources with that id are among it.
+///
+/// # Errors
+/// When JetStream does not answer or says no; a log that is not there is an empty one.
+pub async fn of_event(api: &Api, subscription: &Key, event_id: &str) -> Result<Vec<Attempt>, ApiError> {
+    let subject = subject(subscription, event_id);
+    let (mut found, mut next) = (Vec::new(), 1);
+    while let Some(message) = api.next_message(STREAM, &subject, next).await? {
+        next = message.sequence + 1;
+        found.extend(serde_json::from_slice(&message.payload));
+    }
+    Ok(found)
+}
+
+impl Attempt {
+    /// Whether it is one of an event of this source, which the record may show shortened.
+    pub fn is_of_source(&self, source: &str) -> bool {
+        let mut shown = source.to_owned();
+        shorten(&mut shown);
+        self.source == shown
+    }
+}
+
 impl AttemptLog {
     /// The log and the work of writing it, which ends when nobody holds the log any more.
     pub fn new(connection: Connection, level: Level) -> (Self, impl Future<Output = ()>) {
@@ -249,13 +284,10 @@ impl AttemptLog {
 }
 
 async fn write(connection: Connection, mut attempts: mpsc::Receiver<Attempt>) {
-    while let Some(mut attempt) = attempts.recv().await {
+    while let Some(attempt) = attempts.recv().await {
         let Some(key) = Key::new(&attempt.namespace, &attempt.subscription) else { continue };
         let subject = subject(&key, &attempt.id);
-        for text in [&mut attempt.id, &mut attempt.source, &mut attempt.kind, &mut attempt.sink] {
-            shorten(text);
-        }
-        if let Ok(record) = serde_json::to_vec(&attempt) {
+        if let Ok(record) = serde_json::to_vec(&attempt.shortened()) {
             connection.tell(&subject, record).await;
         }
     }

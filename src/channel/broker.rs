@@ -34,8 +34,15 @@ pub(super) fn admit(event: &Event) -> Result<Event, PublishError> {
     Ok(admitted)
 }
 
+/// Takes the loop guard off an event of a broker: filters and subscribers are not shown it.
+pub(super) fn take_ttl(event: &mut Event) -> Option<String> {
+    let ttl = event.attribute(TTL).map(str::to_owned);
+    event.remove_extension(TTL);
+    ttl
+}
+
 /// The subject of an event of that type, below the broker's own.
-pub(super) fn subject(broker: &str, kind: &str) -> String {
+pub fn subject(broker: &str, kind: &str) -> String {
     let token: String = kind
         .chars()
         .take(MAX_TOKEN)

@@ -43,6 +43,35 @@ pub struct Calls {
     subscriber: Subscriber,
 }
 
+/// The answers to one question, in parts.
+pub struct Answers {
+    connection: Connection,
+    subject: String,
+    denials: u64,
+    subscriber: Subscriber,
+}
+
+impl Answers {
+    /// The next part.
+    ///
+    /// # Errors
+    /// [`CallError::NobodyThere`] at once when nobody listens, [`CallError::NoAnswer`] when there is not a word for `silence`.
+    pub async fn next(&mut self, silence: Duration) -> Result<Bytes, CallError> {
+        let Self { connection, subject, denials, subscriber } = self;
+        tokio::select! {
+            answer = tokio::time::timeout(silence, subscriber.next()) => match answer {
+                Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                    Err(CallError::NobodyThere(subject.clone()))
+                }
+                Ok(Some(message)) => Ok(message.payload),
+                Ok(None) => Err(CallError::Closed),
+                Err(_) => Err(CallError::NoAnswer { subject: subject.clone(), limit: silence }),
+            },
+            () = connection.denied(subject, *denials) => Err(CallError::Denied(subject.clone())),
+        }
+    }
+}
+
 impl Call {
     /// Answers. Whoever has asked may be gone; that is their affair.
     pub async fn answer(&self, payload: Vec<u8>) {
@@ -99,6 +128,22 @@ impl Connection {
             },
             () = self.denied(subject, denials) => Err(CallError::Denied(subject.to_owned())),
         }
+    }
+
+    /// Asks somebody who answers in parts.
+    ///
+    /// # Errors
+    /// When the question cannot be asked.
+    pub async fn converse(&self, subject: &str, payload: Vec<u8>) -> Result<Answers, CallError> {
+        if !self.is_connected() {
+            return Err(CallError::Disconnected);
+        }
+        let denials = self.denials(subject);
+        let inbox = self.client.new_inbox();
+        let subscriber = self.client.subscribe(inbox.clone()).await.map_err(|_| CallError::Closed)?;
+        let sent = self.client.publish_with_reply(subject.to_owned(), inbox, payload.into()).await;
+        sent.map_err(|_| CallError::Closed)?;
+        Ok(Answers { connection: self.clone(), subject: subject.to_owned(), denials, subscriber })
     }
 
     /// Asks everybody, and gives what has come within `limit`; nothing, and that at once, when nobody listens.

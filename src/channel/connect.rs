@@ -12,6 +12,8 @@ use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, ServerError};
 use tokio::sync::watch;
 
+use super::secret::{self, Secret};
+
 /// How often the server is asked whether it is still there. Three unanswered pings end the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,19 +27,23 @@ const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// Subjects that the server has denied us and that we remember; when there are more, we start anew.
 const MAX_DENIED: usize = 1000;
 
-/// Where NATS is and who we are there. Secrets come from files only.
-#[derive(Debug, Clone, Default)]
+/// Where NATS is and who we are there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// `nats://`, `tls://` URLs; any of them.
     pub urls: Vec<String>,
     pub credentials_file: Option<PathBuf>,
     pub user: Option<String>,
-    pub password_file: Option<PathBuf>,
-    pub token_file: Option<PathBuf>,
+    pub password: Option<Secret>,
+    pub token: Option<Secret>,
     pub nkey_file: Option<PathBuf>,
     pub ca_file: Option<PathBuf>,
     pub client_certificate: Option<PathBuf>,
     pub client_key: Option<PathBuf>,
+    /// What the subjects begin with on which answers come, where it is not `_INBOX`.
+    pub inbox_prefix: Option<String>,
+    /// The server begins with TLS and greets after it.
+    pub tls_first: bool,
 }
 
 impl Settings {
@@ -88,7 +94,14 @@ impl Connection {
         let (denier, denied) = watch::channel(Denied::default());
         let (refuser, refusal) = watch::channel(String::new());
         let follower = Arc::new(Follower { link: sender, denied: denier, refusal: refuser });
-        let options = authenticate(settings)
+        let mut identity = None;
+        let mut servers = Vec::new();
+        for url in &settings.urls {
+            let (server, who) = without_identity(address(url)?);
+            servers.push(server);
+            identity = identity.or(who);
+        }
+        let options = authenticate(settings, identity)
             .await?
             .name(name)
             .retry_on_initial_connect()
@@ -105,13 +118,6 @@ impl Connection {
                 follower.follow(&event);
                 std::future::ready(())
             });
-        let mut servers = Vec::new();
-        for url in &settings.urls {
-            let address = url
-                .parse::<async_nats::ServerAddr>()
-                .map_err(|error| SettingsError::Url { url: without_secrets(url), error: error.to_string() })?;
-            servers.push(address);
-        }
         let client = async_nats::connect_with_options(servers, options)
             .await
             .map_err(|error| SettingsError::Contradiction(format!("cannot set up the NATS client: {error}")))?;
@@ -187,8 +193,10 @@ impl Follower {
             Event::SlowConsumer(_) => {
                 tracing::error!("the NATS client dropped messages: a pull asked for more than fits")
             }
-            Event::ServerError(ServerError::Other(text)) => match denied_subject(text) {
+            Event::ServerError(ServerError::Other(text)) => match denied_subject(text, "publish to") {
                 Some(subject) => self.deny(subject, text),
+                // The server says so again at each new connection.
+                None if denied_subject(text, "subscription to").is_some() => self.deny(text, text),
                 None => tracing::warn!(error = text, "NATS server error"),
             },
             Event::ServerError(error) => tracing::warn!(%error, "NATS server error"),
@@ -224,25 +232,37 @@ impl Follower {
     }
 }
 
-/// The subject in `Permissions Violation for Publish to "SUBJECT"`.
-fn denied_subject(text: &str) -> Option<&str> {
-    let at = text.to_ascii_lowercase().find("permissions violation for publish to")?;
+/// The subject in `Permissions Violation for Publish to "SUBJECT"`, or for something else that was not permitted.
+fn denied_subject<'a>(text: &'a str, what: &str) -> Option<&'a str> {
+    let at = text.to_ascii_lowercase().find(&format!("permissions violation for {what}"))?;
     text[at..].split('"').nth(1)
 }
 
-async fn authenticate(settings: &Settings) -> Result<ConnectOptions, SettingsError> {
+/// Who we are by a URL: a user with a password, or a token.
+type Identity = (String, Option<String>);
+
+async fn authenticate(settings: &Settings, by_url: Option<Identity>) -> Result<ConnectOptions, SettingsError> {
     let mut options = ConnectOptions::new();
+    let Settings { credentials_file, user, token, nkey_file, .. } = settings;
+    // Who is named besides is meant.
+    if credentials_file.is_none() && user.is_none() && token.is_none() && nkey_file.is_none() {
+        options = match by_url {
+            Some((user, Some(password))) => options.user_and_password(user, password),
+            Some((token, None)) => options.token(token),
+            None => options,
+        };
+    }
     if let Some(path) = &settings.credentials_file {
-        let text = read_secret(path, "NATS credentials (--nats-creds)").await?;
+        let text = secret::read(path, "NATS credentials (--nats-creds)").await?;
         options = options.credentials(&text).map_err(|error| SettingsError::File {
             what: "NATS credentials (--nats-creds)",
             path: path.clone(),
             error,
         })?;
     }
-    match (&settings.user, &settings.password_file) {
-        (Some(user), Some(path)) => {
-            let password = read_secret(path, "the NATS password (--nats-password-file)").await?;
+    match (&settings.user, &settings.password) {
+        (Some(user), Some(password)) => {
+            let password = password.reveal("the NATS password (--nats-password-file)").await?;
             options = options.user_and_password(user.clone(), password);
         }
         (None, None) => {}
@@ -251,20 +271,20 @@ async fn authenticate(settings: &Settings) -> Result<ConnectOptions, SettingsErr
             return Err(SettingsError::Contradiction(text.into()));
         }
     }
-    if let Some(path) = &settings.token_file {
-        options = options.token(read_secret(path, "the NATS token (--nats-token-file)").await?);
+    if let Some(token) = &settings.token {
+        options = options.token(token.reveal("the NATS token (--nats-token-file)").await?);
     }
     if let Some(path) = &settings.nkey_file {
-        options = options.nkey(read_secret(path, "the NATS nkey seed (--nats-nkey-file)").await?);
+        options = options.nkey(secret::read(path, "the NATS nkey seed (--nats-nkey-file)").await?);
     }
     if let Some(path) = &settings.ca_file {
-        read_secret(path, "the CA certificates (--nats-ca)").await?;
+        secret::read(path, "the CA certificates (--nats-ca)").await?;
         options = options.add_root_certificates(path.clone());
     }
     match (&settings.client_certificate, &settings.client_key) {
         (Some(certificate), Some(key)) => {
-            read_secret(certificate, "the client certificate (--nats-cert)").await?;
-            read_secret(key, "the client key (--nats-key)").await?;
+            secret::read(certificate, "the client certificate (--nats-cert)").await?;
+            secret::read(key, "the client key (--nats-key)").await?;
             options = options.add_client_certificate(certificate.clone(), key.clone());
         }
         (None, None) => {}
@@ -273,20 +293,69 @@ async fn authenticate(settings: &Settings) -> Result<ConnectOptions, SettingsErr
             return Err(SettingsError::Contradiction(text.into()));
         }
     }
-    Ok(options)
+    if let Some(prefix) = &settings.inbox_prefix {
+        options = options.custom_inbox_prefix(prefix);
+    }
+    Ok(if settings.tls_first { options.tls_first() } else { options })
 }
 
-async fn read_secret(path: &PathBuf, what: &'static str) -> Result<String, SettingsError> {
-    match tokio::fs::read_to_string(path).await {
-        Ok(text) => Ok(text.trim_end().to_owned()),
-        Err(error) => Err(SettingsError::File { what, path: path.clone(), error }),
+/// Reads where a server is.
+pub(super) fn address(url: &str) -> Result<async_nats::ServerAddr, SettingsError> {
+    url.parse()
+        .map_err(|error: std::io::Error| SettingsError::Url { url: without_secrets(url), error: error.to_string() })
+}
+
+/// Takes who we are out of a URL: the client makes no use of it there, and shows it in its logs.
+fn without_identity(server: async_nats::ServerAddr) -> (async_nats::ServerAddr, Option<Identity>) {
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let mut url = server.clone().into_inner();
+    if url.username().is_empty() {
+        return (server, None);
+    }
+    let identity = (decoded(url.username()), url.password().map(decoded));
+    // Fails only for URLs that can have neither.
+    let _ = url.set_username("").and(url.set_password(None));
+    (async_nats::ServerAddr::from_url(url).unwrap_or(server), Some(identity))
+}
+
+/// A URL as it may be shown: without user and password, and without a token.
+fn without_secrets(url: &str) -> String {
+    let host = url.find("://").map_or(0, |scheme| scheme + "://".len());
+    match url.rfind('@') {
+        Some(at) if at >= host => format!("{}***{}", &url[..host], &url[at..]),
+        _ => url.to_owned(),
     }
 }
 
-/// A URL as it may be shown: without user and password.
-fn without_secrets(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &url[..scheme + 3], &url[at..]),
-        _ => url.to_owned(),
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_what_it_says_of_us() {
+        for (url, shown) in [
+            ("nats://ann:secret@host:4222", "nats://***@host:4222"),
+            ("nats://t0ken@host", "nats://***@host"),
+            ("ann:se@cret@host", "***@host"),
+            ("tls://host:4222", "tls://host:4222"),
+            ("host", "host"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+
+    #[test]
+    fn who_we_are_is_taken_out_of_a_url() {
+        for (url, left, who) in [
+            ("nats://ann:se%40cret@host:4222", "nats://host:4222", Some(("ann", Some("se@cret")))),
+            ("tls://t0ken@host", "tls://host", Some(("t0ken", None))),
+            ("nats://host", "nats://host", None),
+        ] {
+            let (server, identity) = without_identity(address(url).unwrap());
+            assert_eq!(server.into_inner().as_str(), left);
+            assert_eq!(identity, who.map(|(user, password)| (user.to_owned(), password.map(str::to_owned))));
+        }
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
-use super::stream::{EnsureError, differences, nanos, stream_name};
-use super::{broker, label, name};
+use super::plan::{Change, Step, listed, obstacles};
+use super::stream::{EnsureError, nanos, stream_name};
+use super::{broker, inventory, label, name};
 use crate::filter::Filter;
 use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Controls, DeliverPolicy, Key, Ordering, Subscription};
 
@@ -18,7 +19,7 @@ pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
 /// stand in the way of others. Bounded because the server walks over all of them.
 const DEFAULT_MAX_ACK_PENDING: i64 = 20_000;
 /// Until when a consumer is paused whose subscription says so: for good. It tells our pause from an operator's.
-const PAUSED: &str = "2999-01-01T00:00:00Z";
+pub(super) const PAUSED: &str = "2999-01-01T00:00:00Z";
 
 /// The fields of a consumer that say where it begins. They count when it is made, and cannot be changed.
 const START_FIELDS: [&str; 3] = ["deliver_policy", "opt_start_seq", "opt_start_time"];
@@ -26,6 +27,8 @@ const START_FIELDS: [&str; 3] = ["deliver_policy", "opt_start_seq", "opt_start_t
 /// A consumer in place.
 #[derive(Debug, Clone)]
 pub struct Consumer {
+    /// The channel or broker whose events it gives.
+    pub channel: Key,
     pub stream: String,
     pub name: String,
     pub ack_wait: Duration,
@@ -40,6 +43,15 @@ pub struct Consumer {
     pub(super) gone: Arc<AtomicBool>,
 }
 
+/// Why a consumer brings nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Silence {
+    /// Somebody wants it so; the text says who, and until when.
+    Paused(String),
+    /// Nobody wants it so.
+    Broken(String),
+}
+
 /// Unsettled deliveries of a subscription that is ordered by key: whoever takes over holds all of them at once, to put them
 /// in order.
 pub const MAX_UNSETTLED_BY_KEY: u32 = 1024;
@@ -48,77 +60,123 @@ pub(super) const GROUP: &str = "knats";
 /// How long a bridge may be silent before another one takes over.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(8);
 
-/// Brings the consumer of a subscription into place.
+/// What has to be done to the consumer of a subscription.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    pub step: Step,
+    /// Whether the consumer is to be paused, or our own pause to be taken back; one that an operator has made stays.
+    pub pause: Option<bool>,
+}
+
+/// What has to be done to the consumer of a subscription; `info` is what JetStream says about the one that is there, and `knows`
+/// whether the server is of a version or newer.
+///
+/// # Errors
+/// [`EnsureError::TooOld`] when the server lacks what the subscription asks for.
+pub fn plan(
+    channel: &Channel,
+    subscription: &Subscription,
+    info: Option<&Value>,
+    knows: impl Fn(i64, i64) -> bool,
+) -> Result<Plan, EnsureError> {
+    if is_pinned_by(subscription) && !knows(2, 11) {
+        return Err(EnsureError::TooOld("ordering by key needs nats-server 2.11 or newer (pinned consumers)"));
+    }
+    let declared = declared_fields(channel, subscription);
+    let step = match info {
+        None => {
+            let mut config = new_config(&name::consumer(&subscription.key), subscription, &declared);
+            // A consumer that is there goes on where it is.
+            for (field, value) in subscription.controls.start.map(start_fields).unwrap_or_default() {
+                config[field] = value;
+            }
+            Step::Create(config)
+        }
+        Some(info) => Step::between(&info["config"], changed(&info["config"], &declared, subscription), obstacle),
+    };
+    let is_held = info.is_some_and(|info| info["config"]["pause_until"].as_str() == Some(PAUSED));
+    let paused = subscription.controls.paused;
+    // That nobody pulls is enough where the server cannot hold it.
+    let pause = (paused != is_held && knows(2, 11)).then_some(paused);
+    Ok(Plan { step, pause })
+}
+
+/// Brings the consumer of a subscription into place, as planned.
 ///
 /// # Errors
 /// [`EnsureError::CannotChange`] when the manifest sets something that JetStream cannot change in a consumer that exists.
 pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -> Result<Consumer, EnsureError> {
     let stream = stream_name(channel);
     let consumer = name::consumer(&subscription.key);
-    let pinned = matches!(subscription.controls.ordering, Ordering::Key(_));
-    if pinned && !api.knows(2, 11) {
-        return Err(EnsureError::TooOld("ordering by key needs nats-server 2.11 or newer (pinned consumers)"));
-    }
-    let declared = declared_fields(channel, subscription);
-    let info = match api.consumer_info(&stream, &consumer).await? {
-        None => {
-            let mut config = new_config(&consumer, &subscription.key, &declared);
-            // A consumer that is there goes on where it is.
-            for (field, value) in subscription.controls.start.map(start_fields).unwrap_or_default() {
-                config[field] = value;
-            }
-            api.set_consumer(&stream, &consumer, &config).await?
-        }
-        Some(info) => {
-            let mut config = info["config"].clone();
-            require(&mut config);
-            if owner(&config).is_some() {
-                // What nobody asks for any more is as if nobody ever had. Others' settings in a consumer of theirs stay.
-                for (field, value) in defaults() {
-                    config[field] = value;
-                }
-            }
-            let begins_elsewhere = subscription.controls.start.is_some();
-            for (field, value) in &declared {
-                if !(begins_elsewhere && START_FIELDS.contains(field)) {
-                    config[*field] = value.clone();
-                }
-            }
-            if !pinned && config["priority_groups"].is_array() {
-                // The ordering was by key and is no longer.
-                config["priority_policy"] = json!("none");
-                config["priority_groups"] = json!([]);
-                config["priority_timeout"] = json!(0);
-            }
-            let changes = differences(&info["config"], &config);
-            if changes.is_empty() {
-                info
-            } else {
-                match api.set_consumer(&stream, &consumer, &config).await {
-                    Err(ApiError::Refused { description, .. }) => {
-                        return Err(EnsureError::CannotChange {
-                            asset: format!("consumer {consumer} of stream {stream}"),
-                            differences: changes.join(", "),
-                            cause: description,
-                        });
-                    }
-                    changed => changed?,
-                }
-            }
-        }
+    let there = api.consumer_info(&stream, &consumer).await?;
+    let cannot = |changes: &[Change], cause: String| EnsureError::CannotChange {
+        asset: format!("consumer {consumer} of stream {stream}"),
+        differences: listed(changes),
+        cause,
     };
-    hold(api, &stream, &consumer, &info, subscription.controls.paused).await?;
+    let plan = plan(channel, subscription, there.as_ref(), |major, minor| api.knows(major, minor))?;
+    let info = match plan.step {
+        Step::Keep => there.unwrap_or_default(),
+        Step::Create(config) => api.set_consumer(&stream, &consumer, &config).await?,
+        Step::Update { config, changes } => match api.set_consumer(&stream, &consumer, &config).await {
+            Err(ApiError::Refused { description, .. }) => return Err(cannot(&changes, description)),
+            changed => changed?,
+        },
+        Step::Cannot(changes) => return Err(cannot(&changes, obstacles(&changes))),
+    };
+    if let Some(paused) = plan.pause {
+        api.pause_consumer(&stream, &consumer, paused.then_some(PAUSED)).await?;
+    }
     let ack_wait = info["config"]["ack_wait"].as_u64().map_or(DEFAULT_ACK_WAIT, Duration::from_nanos);
     let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
     Ok(Consumer {
+        channel: channel.key.clone(),
         stream,
         name: consumer,
         ack_wait,
         of_broker: channel.kind == ChannelKind::Broker,
-        pinned,
+        pinned: is_pinned_by(subscription),
         delivered,
         gone: Arc::default(),
     })
+}
+
+/// The configuration of a consumer that is there, with all that is declared and all that it must have.
+fn changed(existing: &Value, declared: &[(&'static str, Value)], subscription: &Subscription) -> Value {
+    let controls = &subscription.controls;
+    let mut config = existing.clone();
+    require(&mut config);
+    if owner(&config).is_some() {
+        // What nobody asks for any more is as if nobody ever had. Others' settings in a consumer of theirs stay.
+        for (field, value) in defaults() {
+            config[field] = value;
+        }
+        label::describe(&mut config["metadata"], subscription);
+    }
+    for (field, value) in declared {
+        if !(controls.start.is_some() && START_FIELDS.contains(field)) {
+            config[*field] = value.clone();
+        }
+    }
+    if !matches!(controls.ordering, Ordering::Key(_)) && config["priority_groups"].is_array() {
+        // The ordering was by key and is no longer.
+        config["priority_policy"] = json!("none");
+        config["priority_groups"] = json!([]);
+        config["priority_timeout"] = json!(0);
+    }
+    config
+}
+
+/// Why JetStream refuses a change of a consumer that is there.
+fn obstacle(change: &Change) -> Option<String> {
+    let fixed = [START_FIELDS.as_slice(), &["ack_policy", "replay_policy", "deliver_subject"]].concat();
+    fixed
+        .contains(&change.field.as_str())
+        .then(|| "JetStream cannot change that in a consumer: needs replace".to_owned())
+}
+
+fn is_pinned_by(subscription: &Subscription) -> bool {
+    matches!(subscription.controls.ordering, Ordering::Key(_))
 }
 
 /// Whether a pinned consumer has chosen a bridge.
@@ -126,21 +184,6 @@ pub(super) fn is_pinned(info: &Value) -> bool {
     info["priority_groups"].as_array().is_some_and(|groups| {
         groups.iter().any(|group| group["pinned_client_id"].as_str().is_some_and(|pin| !pin.is_empty()))
     })
-}
-
-/// Pauses the consumer at the server too, or takes our own pause back; one that an operator has made stays.
-async fn hold(api: &Api, stream: &str, consumer: &str, info: &Value, paused: bool) -> Result<(), ApiError> {
-    let held = info["config"]["pause_until"].as_str() == Some(PAUSED);
-    let answer = match (paused, held) {
-        (true, false) => api.pause_consumer(stream, consumer, Some(PAUSED)).await,
-        (false, true) => api.pause_consumer(stream, consumer, None).await,
-        _ => return Ok(()),
-    };
-    match answer {
-        // A server before 2.11 does not know how; that nobody pulls is enough.
-        Err(ApiError::NoAnswer(_)) if paused => Ok(()),
-        answer => answer,
-    }
 }
 
 /// Sets what a consumer that others have made must have so that it loses nothing: pulls, an acknowledgement for each message,
@@ -168,29 +211,18 @@ pub async fn remove(api: &Api, stream: &str, subscription: &Key) -> Result<(), A
     api.delete_consumer(stream, &name::consumer(subscription)).await
 }
 
-/// The subscriptions whose consumers the stream holds and that are ours.
-///
-/// # Errors
-/// When JetStream does not answer or says no.
-pub async fn owned(api: &Api, stream: &str) -> Result<Vec<Key>, ApiError> {
-    let mut keys = Vec::new();
-    let mut offset = 0;
-    loop {
-        let (page, total) = api.consumers(stream, offset).await?;
-        keys.extend(page.iter().filter_map(|consumer| owner(&consumer["config"])));
-        offset += page.len();
-        if page.is_empty() || offset >= total {
-            return Ok(keys);
-        }
-    }
+/// Whose consumer it is, where a bridge has made it; `info` is what JetStream says about it.
+pub fn owner_of(info: &Value) -> Option<Key> {
+    owner(&info["config"])
 }
 
+/// Whose consumer it is, when it is ours.
 pub(super) fn owner(config: &Value) -> Option<Key> {
     let key: Key = config["metadata"][label::SUBSCRIPTION].as_str()?.parse().ok()?;
     (config["durable_name"].as_str() == Some(&name::consumer(&key))).then_some(key)
 }
 
-fn new_config(consumer: &str, subscription: &Key, declared: &[(&'static str, Value)]) -> Value {
+fn new_config(consumer: &str, subscription: &Subscription, declared: &[(&'static str, Value)]) -> Value {
     let mut config = json!({
         "durable_name": consumer,
         "deliver_policy": "all",
@@ -198,8 +230,8 @@ fn new_config(consumer: &str, subscription: &Key, declared: &[(&'static str, Val
         "replay_policy": "instant",
         // Attempts are bounded by the dispatcher, which keeps what it gives up. The server would drop it.
         "max_deliver": -1,
-        "metadata": { label::SUBSCRIPTION: subscription.to_string() },
     });
+    label::describe(&mut config["metadata"], subscription);
     for (field, value) in defaults().into_iter().chain(declared.iter().cloned()) {
         config[field] = value;
     }
@@ -256,14 +288,13 @@ fn declared_fields(channel: &Channel, subscription: &Subscription) -> Vec<(&'sta
         // Only push consumers have a rate limit, and ours pull: `rate_limit_bps` is checked and has no effect.
         ("sample_freq", template.sample_frequency.map(|value| json!(format!("{value}%")))),
     ];
-    let pinned = matches!(subscription.controls.ordering, Ordering::Key(_));
     let group = [
         ("priority_policy", json!("pinned_client")),
         ("priority_groups", json!([GROUP])),
         ("priority_timeout", json!(nanos(TAKE_OVER_AFTER))),
     ];
     let mut declared = template.deliver_policy.map(start_fields).unwrap_or_default();
-    declared.extend(group.into_iter().filter(|_| pinned));
+    declared.extend(group.into_iter().filter(|_| is_pinned_by(subscription)));
     declared.extend(fields.into_iter().filter_map(|(field, value)| value.map(|value| (field, value))));
     declared
 }
@@ -276,24 +307,22 @@ fn filter_subjects(channel: &Channel, subscription: &Subscription) -> Vec<String
 }
 
 impl Consumer {
-    /// Why the consumer brings nothing although messages wait in its stream; `None` when none wait, when they wait for room or
-    /// a retry, or when JetStream does not say.
+    /// Why the consumer brings nothing; `None` when nothing waits, when what waits needs room or the time of a retry, or when
+    /// JetStream does not say.
     ///
     /// A pinned consumer gives its messages to one bridge; for the others there is nothing to wonder about.
-    pub async fn waiting_in_vain(&self, api: &Api) -> Option<String> {
+    pub async fn silence(&self, api: &Api) -> Option<Silence> {
         let info = api.consumer_info(&self.stream, &self.name).await.ok()??;
+        if let Some(pause) = inventory::pause(&info) {
+            return Some(Silence::Paused(format!("paused {pause}")));
+        }
         let pending = info["num_pending"].as_u64().unwrap_or(0);
         let unacknowledged = info["num_ack_pending"].as_i64().unwrap_or(0);
         let limit = info["config"]["max_ack_pending"].as_i64().unwrap_or(i64::MAX);
-        if pending == 0 || (limit > 0 && unacknowledged >= limit) {
+        if pending == 0 || (limit > 0 && unacknowledged >= limit) || (self.pinned && is_pinned(&info)) {
             return None;
         }
-        if self.pinned && is_pinned(&info) {
-            return None;
-        }
-        let paused = info["paused"].as_bool() == Some(true);
-        let cause = if paused { "its consumer is paused" } else { "its consumer delivers none" };
-        Some(format!("{pending} messages wait and {cause}"))
+        Some(Silence::Broken(format!("{pending} messages wait and its consumer delivers none")))
     }
 
     /// Lets another bridge take over at once.

@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
 use super::name;
+use super::name::covers;
+use super::plan::{Step, listed};
 use super::publish::{MESSAGE_ID, Prepared, PublishError, Publisher};
 use super::pull::RawMessage;
-use super::stream::{covers, nanos};
+use super::stream::nanos;
 use crate::event::{self, Event, PassThrough};
 use crate::resource::Key;
 
@@ -22,16 +24,18 @@ const SUBJECTS: &str = "knats.deadletter.>";
 /// A dead letter that is stored again after a crash, within this time, is stored once.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(60 * 60);
 
-/// Headers of a message that was set aside as it is: why, and where it stood.
-const REASON: &str = "Knats-Reason";
+/// Where a kept event or message stood.
+pub const ORIGIN_CHANNEL: &str = "Knats-Channel";
 pub const ORIGIN_STREAM: &str = "Knats-Stream";
 pub const ORIGIN_SEQUENCE: &str = "Knats-Sequence";
+/// Headers of a message that was set aside as it is: why, and what it was.
+pub(super) const REASON: &str = "Knats-Reason";
 const ORIGIN_SUBJECT: &str = "Knats-Subject";
 /// Base64, because they may be what made the message unreadable.
 const ORIGIN_HEADERS: &str = "Knats-Headers";
 
 /// What tells of a failure and may go where it leaves no room for the event, the longest first.
-const ERROR_ATTRIBUTES: [&str; 3] = ["knativeerrordata", "knativeerrordest", "knativeerrorcode"];
+pub const ERROR_ATTRIBUTES: [&str; 3] = ["knativeerrordata", "knativeerrordest", "knativeerrorcode"];
 
 /// The longest reason, in characters.
 const REASON_CHARS: usize = 500;
@@ -42,27 +46,81 @@ pub struct DeadLetters {
     publisher: Publisher,
 }
 
-/// Where an event was when its delivery was given up; makes its kept copy one of a kind.
+/// Where an event was when its delivery was given up.
 #[derive(Debug, Clone, Copy)]
 pub struct Provenance<'a> {
-    pub stream: &'a str,
-    pub sequence: u64,
+    pub channel: &'a Key,
+    /// Stream and sequence of the delivery; they make the kept copy one of a kind. Of a redriven event that is its kept copy.
+    pub delivered: (&'a str, u64),
+    /// Stream and sequence in the channel, as far as they are known.
+    pub origin: Option<(&'a str, u64)>,
 }
 
-/// Makes the stream unless it is there; one that is there gets our subjects if it lacks them, and is otherwise left as it is.
+/// What an operator asks of the stream; what is `None` stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retention {
+    /// How long a dead letter is kept; zero is for ever.
+    pub max_age: Option<Duration>,
+    /// All dead letters together, in bytes; zero is no limit.
+    pub max_bytes: Option<u64>,
+    /// Servers of a cluster that hold a copy each.
+    pub replicas: Option<u8>,
+}
+
+impl Retention {
+    fn apply(self, config: &mut Value) {
+        if let Some(age) = self.max_age {
+            config["max_age"] = json!(nanos(age));
+            // The server wants the window to be no longer than the age.
+            let window = if age.is_zero() { DUPLICATE_WINDOW } else { age.min(DUPLICATE_WINDOW) };
+            config["duplicate_window"] = json!(nanos(window));
+        }
+        if let Some(bytes) = self.max_bytes {
+            config["max_bytes"] = if bytes == 0 { json!(-1) } else { json!(bytes) };
+            // A full stream says no and the event stays where it is, to be given up later; nothing is pushed out unseen.
+            config["discard"] = json!(if bytes == 0 { "old" } else { "new" });
+        }
+        if let Some(replicas) = self.replicas {
+            config["num_replicas"] = json!(replicas);
+        }
+    }
+}
+
+/// What has to be done to the stream; one that is there gets our subjects if it lacks them and what `retention` asks for, and is
+/// otherwise left as it is.
+pub fn plan(info: Option<&Value>, retention: Retention) -> Step {
+    let Some(info) = info else { return Step::Create(new_config(retention)) };
+    let mut config = info["config"].clone();
+    let subjects = config["subjects"].as_array().cloned().unwrap_or_default();
+    if !subjects.iter().filter_map(Value::as_str).any(|pattern| covers(pattern, SUBJECTS)) {
+        config["subjects"] = subjects.into_iter().chain([json!(SUBJECTS)]).collect();
+    }
+    retention.apply(&mut config);
+    Step::between(&info["config"], config, |_| None)
+}
+
+/// Brings the stream into place, as planned.
 ///
 /// # Errors
 /// When JetStream does not answer or says no.
-pub async fn ensure(api: &Api) -> Result<(), ApiError> {
-    if let Some(mut config) = api.stream_config(STREAM).await? {
-        let subjects = config["subjects"].as_array().cloned().unwrap_or_default();
-        if !subjects.iter().filter_map(Value::as_str).any(|pattern| covers(pattern, SUBJECTS)) {
-            config["subjects"] = subjects.into_iter().chain([json!(SUBJECTS)]).collect();
+pub async fn ensure(api: &Api, retention: Retention) -> Result<(), ApiError> {
+    match plan(api.stream_info(STREAM).await?.as_ref(), retention) {
+        Step::Keep | Step::Cannot(_) => Ok(()),
+        Step::Update { config, changes } => {
             api.update_stream(STREAM, &config).await?;
+            tracing::info!(stream = STREAM, changes = listed(&changes), "stream changed");
+            Ok(())
         }
-        return Ok(());
+        Step::Create(config) => match api.create_stream(STREAM, &config).await {
+            // Another bridge was faster.
+            Err(ApiError::Refused { .. }) if api.stream_info(STREAM).await?.is_some() => Ok(()),
+            created => created.map(|_| ()),
+        },
     }
-    let config = json!({
+}
+
+fn new_config(retention: Retention) -> Value {
+    let mut config = json!({
         "name": STREAM,
         "subjects": [SUBJECTS],
         "retention": "limits",
@@ -73,11 +131,8 @@ pub async fn ensure(api: &Api) -> Result<(), ApiError> {
         "duplicate_window": nanos(DUPLICATE_WINDOW),
         "allow_direct": true,
     });
-    match api.create_stream(STREAM, &config).await {
-        // Another bridge was faster.
-        Err(ApiError::Refused { .. }) if api.stream_config(STREAM).await?.is_some() => Ok(()),
-        created => created.map(|_| ()),
-    }
+    retention.apply(&mut config);
+    config
 }
 
 impl DeadLetters {
@@ -98,56 +153,77 @@ impl DeadLetters {
         pass_through: &PassThrough,
     ) -> Result<(), PublishError> {
         let mut letter = Cow::Borrowed(event);
-        for dispensable in ERROR_ATTRIBUTES.into_iter().map(Some).chain([None]) {
+        let (stream, sequence) = provenance.delivered;
+        let message_id = message_id(stream, sequence, &subscription.to_string(), event.message_id().as_bytes());
+        let mut tells_origin = true;
+        for dispensable in [ORIGIN_CHANNEL].into_iter().chain(ERROR_ATTRIBUTES).map(Some).chain([None]) {
             let mut message = Prepared::default();
             message.payload =
                 event::nats::encode(&letter, pass_through, |name, value| message.header(name, value.into_owned()));
-            message
-                .header(MESSAGE_ID, message_id(provenance, &subscription.to_string(), event.message_id().as_bytes()));
+            message.header(MESSAGE_ID, message_id.clone());
+            if tells_origin {
+                message.header(ORIGIN_CHANNEL, provenance.channel.to_string());
+                if let Some((stream, sequence)) = provenance.origin {
+                    message.header(ORIGIN_STREAM, stream.to_owned());
+                    message.header(ORIGIN_SEQUENCE, sequence.to_string());
+                }
+            }
             match (self.publisher.check_size(&message, None), dispensable) {
                 (Ok(()), _) => {
                     return self.publisher.store(STREAM, &name::dead_letter_subject(subscription), message).await;
                 }
+                (Err(_), Some(ORIGIN_CHANNEL)) => tells_origin = false,
                 (Err(_), Some(attribute)) => letter.to_mut().remove_extension(attribute),
                 (Err(_), None) => {}
             }
         }
+        if stream == STREAM {
+            // The copy that it was redriven from has more of it than its data.
+            return Err(PublishError::TooLarge("it does not fit into a message as it was kept before".to_owned()));
+        }
         // It came in a shorter form than ours: structured, or as no event at all.
         let raw = RawMessage {
-            stream: provenance.stream.to_owned(),
-            sequence: provenance.sequence,
+            stream: stream.to_owned(),
+            sequence,
             subject: String::new(),
             headers: Vec::new(),
             payload: event.data().cloned().unwrap_or_default(),
         };
         let reason = "its delivery failed, and it is too large to be kept with its attributes";
-        self.put_aside(subscription, &raw, reason, &subscription.to_string()).await
+        self.put_aside(subscription, provenance.channel, &raw, reason, &subscription.to_string()).await
     }
 
     /// Sets a message aside that is no event, once for all subscriptions that meet it; returns when JetStream has it.
     ///
     /// # Errors
     /// The message is not known to be kept then, and must not be acknowledged.
-    pub async fn set_aside(&self, subscription: &Key, raw: &RawMessage, reason: &str) -> Result<(), PublishError> {
-        self.put_aside(subscription, raw, reason, "").await
+    pub async fn set_aside(
+        &self,
+        subscription: &Key,
+        channel: &Key,
+        raw: &RawMessage,
+        reason: &str,
+    ) -> Result<(), PublishError> {
+        self.put_aside(subscription, channel, raw, reason, "").await
     }
 
     /// Once for the same message and `owner`.
     async fn put_aside(
         &self,
         subscription: &Key,
+        channel: &Key,
         raw: &RawMessage,
         reason: &str,
         owner: &str,
     ) -> Result<(), PublishError> {
         let subject = name::dead_letter_subject(subscription);
         for detail in [Detail::Full, Detail::Brief] {
-            let message = aside(raw, reason, owner, detail);
+            let message = aside(channel, raw, reason, owner, detail);
             if self.publisher.check_size(&message, None).is_ok() {
                 return self.publisher.store(STREAM, &subject, message).await;
             }
         }
-        self.publisher.store(STREAM, &subject, aside(raw, reason, owner, Detail::None)).await
+        self.publisher.store(STREAM, &subject, aside(channel, raw, reason, owner, Detail::None)).await
     }
 }
 
@@ -159,7 +235,7 @@ enum Detail {
     None,
 }
 
-fn aside(raw: &RawMessage, reason: &str, owner: &str, detail: Detail) -> Prepared {
+fn aside(channel: &Key, raw: &RawMessage, reason: &str, owner: &str, detail: Detail) -> Prepared {
     let mut message = Prepared::default();
     message.payload = raw.payload.clone();
     if detail == Detail::None {
@@ -168,9 +244,9 @@ fn aside(raw: &RawMessage, reason: &str, owner: &str, detail: Detail) -> Prepare
     message.header(REASON, one_line(reason));
     message.header(ORIGIN_STREAM, raw.stream.clone());
     message.header(ORIGIN_SEQUENCE, raw.sequence.to_string());
-    let provenance = Provenance { stream: &raw.stream, sequence: raw.sequence };
-    message.header(MESSAGE_ID, message_id(provenance, owner, &raw.payload));
+    message.header(MESSAGE_ID, message_id(&raw.stream, raw.sequence, owner, &raw.payload));
     if detail == Detail::Full {
+        message.header(ORIGIN_CHANNEL, channel.to_string());
         message.header(ORIGIN_SUBJECT, one_line(&raw.subject));
         if !raw.headers.is_empty() {
             message.header(ORIGIN_HEADERS, STANDARD.encode(&raw.headers));
@@ -181,9 +257,9 @@ fn aside(raw: &RawMessage, reason: &str, owner: &str, detail: Detail) -> Prepare
 
 /// The same for the same message and owner, so that a crash between keeping and acknowledging keeps one copy. What it holds
 /// counts too: a stream that was deleted and made again counts its messages from 1 once more.
-fn message_id(provenance: Provenance<'_>, owner: &str, content: &[u8]) -> String {
+fn message_id(stream: &str, sequence: u64, owner: &str, content: &[u8]) -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(format!("{}\0{}\0{owner}\0", provenance.stream, provenance.sequence).as_bytes());
+    hash.update(format!("{stream}\0{sequence}\0{owner}\0").as_bytes());
     hash.update(content);
     URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..16])
 }

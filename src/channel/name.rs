@@ -33,6 +33,11 @@ pub fn dead_letter_subject(subscription: &Key) -> String {
     format!("knats.deadletter.{}.{}", subscription.namespace(), subscription.name())
 }
 
+/// Where the bridges that deliver a subscription are asked to redrive: `knats.bridge.redrive.default.bar`.
+pub fn redrive_subject(subscription: &Key) -> String {
+    format!("knats.bridge.redrive.{}.{}", subscription.namespace(), subscription.name())
+}
+
 fn unique(prefix: &str, key: &Key) -> String {
     let upper = |part: &str| part.to_ascii_uppercase().replace(['-', '.'], "_");
     let mut name = format!("{prefix}{}__{}", upper(key.namespace()), upper(key.name()));
@@ -46,6 +51,20 @@ fn unique(prefix: &str, key: &Key) -> String {
         }
     }
     name
+}
+
+/// Whether a subject with wildcards takes every message of another.
+pub fn covers(pattern: &str, subject: &str) -> bool {
+    let mut pattern = pattern.split('.');
+    let mut subject = subject.split('.');
+    loop {
+        match (pattern.next(), subject.next()) {
+            (Some(">"), Some(_)) | (None, None) => return true,
+            (Some("*"), Some(token)) if token != ">" => {}
+            (Some(one), Some(other)) if one == other => {}
+            _ => return false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -76,6 +95,20 @@ mod tests {
         let long = "x".repeat(253);
         assert!(stream(&key("n", &long)).len() < 255);
         assert_ne!(stream(&key("n", &long)), stream(&key("n", &"x".repeat(252))));
+    }
+
+    #[test]
+    fn wildcards_cover_what_nats_says_they_cover() {
+        let check = |pattern, subject, expected| assert_eq!(covers(pattern, subject), expected, "{pattern} {subject}");
+        check("foo.default", "foo.default", true);
+        check("foo.*", "foo.default", true);
+        check("foo.>", "foo.default", true);
+        check(">", "foo.default", true);
+        check("foo", "foo.default", false);
+        check("foo.default", "foo", false);
+        check("foo.>", "foo", false);
+        check("foo.*", "foo.>", false);
+        check("foo.*.x", "foo.default", false);
     }
 
     proptest! {

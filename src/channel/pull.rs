@@ -292,11 +292,7 @@ impl Puller {
         };
         match event::nats::decode(pairs(message.headers.as_ref()), message.payload.clone(), origin) {
             Ok((mut event, pass_through)) => {
-                let mut ttl = None;
-                if self.consumer.of_broker {
-                    ttl = event.attribute(broker::TTL).map(str::to_owned);
-                    event.remove_extension(broker::TTL);
-                }
+                let ttl = if self.consumer.of_broker { broker::take_ttl(&mut event) } else { None };
                 Some(Pulled::Event(Box::new(Stored { event, pass_through, ttl, ticket })))
             }
             Err(error) => {

@@ -121,22 +121,6 @@ pub async fn next_on(
     Ok(None)
 }
 
-/// The first sequence from `first` to `last` that was stored at `time` or later; `last + 1` when there is none.
-///
-/// # Errors
-/// When JetStream does not answer or says no.
-pub async fn first_since(api: &Api, window: &Window, time: Timestamp) -> Result<u64, ApiError> {
-    let (mut low, mut high) = (window.first, window.last + 1);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match api.next_message(&window.stream, ">", middle).await? {
-            Some(message) if message.sequence < high && message.stored_at < time => low = message.sequence + 1,
-            _ => high = middle,
-        }
-    }
-    Ok(low)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,13 +1,16 @@
 //! The stream of a channel: made when it is missing, adopted when it is there.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
+use super::name::covers;
+use super::plan::{Change, Step, is_same, listed, obstacles};
 use super::publish::Target;
-use super::{broker, name};
-use crate::resource::{Channel, ChannelKind, Discard, Retention, Source, Storage, StreamTemplate};
+use super::{broker, label, name};
+use crate::resource::{Channel, ChannelKind, Discard, Key, Retention, Source, Storage, StreamTemplate};
 
 /// How long events are kept when the manifest does not say.
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -34,39 +37,85 @@ pub fn stream_name(channel: &Channel) -> String {
     channel.stream.override_name.clone().unwrap_or_else(|| name::stream(&channel.key))
 }
 
-/// Brings the stream of a channel into place: creates it, or adds the channel's subject to the one that is there and changes
-/// in it only what the manifest sets.
+/// Which channel has a stream when several would have the same one: the first by name.
+pub fn owners<'a>(channels: impl IntoIterator<Item = &'a Channel>) -> BTreeMap<String, Key> {
+    let mut owners = BTreeMap::new();
+    for channel in channels {
+        owners.entry(stream_name(channel)).or_insert_with(|| channel.key.clone());
+    }
+    owners
+}
+
+/// What has to be done to a channel's stream; `info` is what JetStream says about the one that is there. Of that only what the
+/// manifest sets is changed, and the channel's subject is added.
+///
+/// # Errors
+/// [`EnsureError::NoAck`], whatever is there.
+pub fn plan(channel: &Channel, info: Option<&Value>) -> Result<Step, EnsureError> {
+    let (stream, subject) = (stream_name(channel), name::subject(&channel.key));
+    let wanted = match info {
+        Some(info) => adopted(channel, &subject, &info["config"]),
+        None => new_config(channel, &stream, &subject),
+    };
+    if wanted["no_ack"] == json!(true) {
+        return Err(EnsureError::NoAck(stream));
+    }
+    Ok(match info {
+        None => Step::Create(wanted),
+        Some(info) => {
+            let window = wanted["duplicate_window"].clone();
+            Step::between(&info["config"], wanted, |change| obstacle(change, info, &window))
+        }
+    })
+}
+
+/// Brings the stream of a channel into place, as planned.
 ///
 /// # Errors
 /// [`EnsureError::CannotChange`] shows what is declared beside what is there.
 pub async fn ensure(api: &Api, channel: &Channel) -> Result<Target, EnsureError> {
     let stream = stream_name(channel);
-    let subject = name::subject(&channel.key);
-    let config = match api.stream_config(&stream).await? {
-        Some(existing) => adopt(api, channel, &stream, &subject, existing).await?,
-        None => match api.create_stream(&stream, &new_config(channel, &stream, &subject)).await {
-            // Another bridge was faster.
-            Err(ApiError::Refused { code: STREAM_NAME_IN_USE, .. }) => match api.stream_config(&stream).await? {
-                Some(existing) => adopt(api, channel, &stream, &subject, existing).await?,
-                None => return Err(ApiError::NotFound(format!("stream {stream} comes and goes")).into()),
-            },
-            created => created?,
-        },
+    let config = match bring_about(api, channel, &stream).await {
+        // Another bridge was faster.
+        Err(EnsureError::Api(ApiError::Refused { code: STREAM_NAME_IN_USE, .. })) => {
+            bring_about(api, channel, &stream).await?
+        }
+        config => config?,
     };
-    if config["no_ack"] == json!(true) {
-        return Err(EnsureError::NoAck(stream));
-    }
     let max_msg_size = config["max_msg_size"].as_u64().and_then(|size| usize::try_from(size).ok());
-    Ok(Target { stream, subject, kind: channel.kind, max_msg_size: max_msg_size.filter(|size| *size > 0) })
+    Ok(Target {
+        stream,
+        subject: name::subject(&channel.key),
+        kind: channel.kind,
+        max_msg_size: max_msg_size.filter(|size| *size > 0),
+    })
 }
 
-async fn adopt(
-    api: &Api,
-    channel: &Channel,
-    stream: &str,
-    subject: &str,
-    existing: Value,
-) -> Result<Value, EnsureError> {
+/// The stream's configuration when it is as declared.
+async fn bring_about(api: &Api, channel: &Channel, stream: &str) -> Result<Value, EnsureError> {
+    let info = api.stream_info(stream).await?;
+    let cannot = |changes: &[Change], cause: String| EnsureError::CannotChange {
+        asset: format!("stream {stream}"),
+        differences: listed(changes),
+        cause,
+    };
+    match plan(channel, info.as_ref())? {
+        Step::Keep => Ok(info.map(|info| info["config"].clone()).unwrap_or_default()),
+        Step::Create(config) => Ok(api.create_stream(stream, &config).await?),
+        Step::Update { config, changes } => match api.update_stream(stream, &config).await {
+            Ok(updated) => {
+                tracing::info!(stream, changes = listed(&changes), "stream changed");
+                Ok(updated)
+            }
+            Err(ApiError::Refused { description, .. }) => Err(cannot(&changes, description)),
+            Err(error) => Err(error.into()),
+        },
+        Step::Cannot(changes) => Err(cannot(&changes, obstacles(&changes))),
+    }
+}
+
+/// What is there, with the channel's subjects and all that the manifest sets.
+fn adopted(channel: &Channel, subject: &str, existing: &Value) -> Value {
     let mut config = existing.clone();
     for (field, declared) in declared_fields(&channel.stream) {
         config[field] = declared;
@@ -79,22 +128,46 @@ async fn adopt(
         }
     }
     config["subjects"] = Value::Array(subjects);
-    let differences = differences(&existing, &config);
-    if differences.is_empty() {
-        return Ok(existing);
-    }
-    match api.update_stream(stream, &config).await {
-        Ok(updated) => {
-            tracing::info!(stream, changes = differences.join(", "), "stream changed");
-            Ok(updated)
+    config
+}
+
+/// Why JetStream, of whatever version, refuses a change of a stream that is there. What only some versions refuse
+/// (`max_consumers`), or what they refuse for other reasons such as an account that is full, is refused when it is made.
+fn obstacle(change: &Change, info: &Value, window: &Value) -> Option<String> {
+    let either_is = |policy: &str| change.from == json!(policy) || change.to == json!(policy);
+    let age = |value: &Value| value.as_u64().filter(|age| *age > 0).unwrap_or(u64::MAX);
+    match change.field.as_str() {
+        "storage" => Some("JetStream cannot change where a stream is stored: needs replace".to_owned()),
+        "retention" if either_is("workqueue") => {
+            Some("JetStream cannot change the retention to or from workqueue: needs replace".to_owned())
         }
-        Err(ApiError::Refused { description, .. }) => Err(EnsureError::CannotChange {
-            asset: format!("stream {stream}"),
-            differences: differences.join(", "),
-            cause: description,
-        }),
-        Err(error) => Err(error.into()),
+        "max_age" if window.as_u64().unwrap_or(0) > age(&change.to) => {
+            Some("the duplicate window would be longer than that; set duplicateWindow as well".to_owned())
+        }
+        // Only a server in a cluster tells its cluster's name.
+        "num_replicas" if info["cluster"]["name"].is_null() && change.to.as_u64() > Some(1) => {
+            Some("the NATS server is not part of a cluster".to_owned())
+        }
+        _ => None,
     }
+}
+
+/// What a stream that is there has otherwise than one that were made now would have, and that stays so: what the manifest does
+/// not set. Its name and what is of the server's own making aside.
+pub fn kept_settings(channel: &Channel, info: &Value) -> Vec<Change> {
+    let (stream, subject) = (stream_name(channel), name::subject(&channel.key));
+    let fresh = new_config(channel, &stream, &subject);
+    let adopted = adopted(channel, &subject, &info["config"]);
+    let fields = fresh.as_object().into_iter().flatten();
+    fields
+        .filter(|(field, value)| *field != "allow_direct" && !is_same(&adopted[field.as_str()], value))
+        .map(|(field, value)| Change {
+            field: field.clone(),
+            from: adopted[field.as_str()].clone(),
+            to: value.clone(),
+            obstacle: None,
+        })
+        .collect()
 }
 
 fn wanted_subjects(channel: &Channel, subject: &str) -> Vec<String> {
@@ -122,6 +195,7 @@ fn new_config(channel: &Channel, stream: &str, subject: &str) -> Value {
         "max_age": nanos(DEFAULT_MAX_AGE),
         "duplicate_window": nanos(DEFAULT_DUPLICATE_WINDOW),
         "allow_direct": true,
+        "metadata": label::of_channel(channel),
     });
     let declared = declared_fields(&channel.stream);
     if let Some((_, age)) = declared.iter().find(|(field, _)| *field == "max_age") {
@@ -189,66 +263,6 @@ fn source(source: &Source) -> Value {
     value
 }
 
-/// The fields of `wanted` that `existing` has otherwise, each with both values.
-pub(super) fn differences(existing: &Value, wanted: &Value) -> Vec<String> {
-    let Some(fields) = wanted.as_object() else { return Vec::new() };
-    let differs = |field: &str, value: &Value| {
-        let there = &existing[field];
-        // The server leaves out what is false or zero.
-        let empty = [json!(false), json!(0), json!(""), json!([])];
-        let absent = there.is_null() && empty.contains(value);
-        there != value && !absent
-    };
-    fields
-        .iter()
-        .filter(|(field, value)| differs(field, value))
-        .map(|(field, value)| format!("{field} is declared {value} and is {}", existing[field]))
-        .collect()
-}
-
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Whether a subject with wildcards takes every message of another.
-pub(super) fn covers(pattern: &str, subject: &str) -> bool {
-    let mut pattern = pattern.split('.');
-    let mut subject = subject.split('.');
-    loop {
-        match (pattern.next(), subject.next()) {
-            (Some(">"), Some(_)) | (None, None) => return true,
-            (Some("*"), Some(token)) if token != ">" => {}
-            (Some(one), Some(other)) if one == other => {}
-            _ => return false,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wildcards_cover_what_nats_says_they_cover() {
-        let check = |pattern, subject, expected| assert_eq!(covers(pattern, subject), expected, "{pattern} {subject}");
-        check("foo.default", "foo.default", true);
-        check("foo.*", "foo.default", true);
-        check("foo.>", "foo.default", true);
-        check(">", "foo.default", true);
-        check("foo", "foo.default", false);
-        check("foo.default", "foo", false);
-        check("foo.>", "foo", false);
-        check("foo.*", "foo.>", false);
-        check("foo.*.x", "foo.default", false);
-    }
-
-    #[test]
-    fn only_what_differs_is_a_difference() {
-        let existing = json!({ "storage": "file", "max_msgs": -1 });
-        assert!(differences(&existing, &json!({ "storage": "file", "no_ack": false })).is_empty());
-        assert_eq!(
-            differences(&existing, &json!({ "storage": "memory" })),
-            ["storage is declared \"memory\" and is \"file\""]
-        );
-    }
 }

@@ -14,9 +14,16 @@ use super::consumer::Consumer;
 /// The right and the duty to settle one delivery.
 #[derive(Debug, Clone)]
 pub struct Ticket {
+    place: Place,
+    /// `None` for a kept dead letter: no consumer waits for an answer, and whoever redrives it settles it by what became of it.
+    delivery: Option<Delivery>,
+}
+
+/// How the consumer is answered.
+#[derive(Debug, Clone)]
+struct Delivery {
     client: Client,
     reply: Subject,
-    place: Place,
     gone: Arc<AtomicBool>,
 }
 
@@ -35,7 +42,12 @@ impl Ticket {
     /// `None` when the reply subject is no acknowledgement subject.
     pub(super) fn new(client: Client, reply: Subject, consumer: &Consumer) -> Option<Self> {
         let place = Place::parse(&reply)?;
-        Some(Self { client, reply, place, gone: Arc::clone(&consumer.gone) })
+        Some(Self { place, delivery: Some(Delivery { client, reply, gone: Arc::clone(&consumer.gone) }) })
+    }
+
+    /// For a kept dead letter that is redriven.
+    pub(super) fn of_kept(place: Place) -> Self {
+        Self { place, delivery: None }
     }
 
     pub fn place(&self) -> Place {
@@ -64,11 +76,12 @@ impl Ticket {
     }
 
     async fn send(&self, answer: Vec<u8>) {
-        if self.gone.load(Ordering::Relaxed) {
+        let Some(Delivery { client, reply, gone }) = &self.delivery else { return };
+        if gone.load(Ordering::Relaxed) {
             return;
         }
         // Fails only when the client is closed for good; then JetStream delivers again after the ack wait.
-        if let Err(error) = self.client.publish(self.reply.clone(), answer.into()).await {
+        if let Err(error) = client.publish(reply.clone(), answer.into()).await {
             tracing::debug!(%error, "cannot settle a delivery; it comes again after the ack wait");
         }
     }

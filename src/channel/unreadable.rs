@@ -27,7 +27,7 @@ use crate::resource::Key;
 const PARALLEL: u64 = 16;
 /// Messages that one search looks at; the next one goes on from there.
 const AT_MOST: u64 = 50_000;
-const REASON: &str = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
+pub(super) const REASON: &str = "its headers cannot be read by NATS clients, expected UTF-8 'name: value' lines";
 /// How often, and after which pause, a consumer is looked at until nobody pulls from it over a connection that is lost.
 const SETTLE_LOOKS: u32 = 6;
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
@@ -38,6 +38,8 @@ const FLUSH: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Search {
     readable_to: u64,
+    /// How far the consumer had settled everything when we looked last.
+    floor: u64,
 }
 
 /// Why a search did not come to its end; it is tried again after the next loss.
@@ -71,6 +73,11 @@ impl Search {
         }
         let floor = info["ack_floor"]["stream_seq"].as_u64().unwrap_or(0);
         let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
+        if floor < self.floor {
+            // A replay has moved it back, to messages that a stream which keeps everything may still hold.
+            self.readable_to = 0;
+        }
+        self.floor = floor;
         let last = delivered.min(floor.max(self.readable_to).saturating_add(AT_MOST));
         let consumer_sequence = info["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
         let mut next = floor.max(self.readable_to) + 1;
@@ -79,7 +86,7 @@ impl Search {
             // All of them before anything else: a question that nobody polls can hold the client's place for the next command.
             let found = try_join_all((next..=end).map(|sequence| look(api, &consumer.stream, sequence))).await?;
             for message in found.into_iter().flatten() {
-                dead_letters.set_aside(subscription, &message, REASON).await?;
+                dead_letters.set_aside(subscription, &consumer.channel, &message, REASON).await?;
                 let RawMessage { stream, sequence, .. } = &message;
                 // Nobody shall stumble over it again. Not every stream lets go of messages; our own consumer always does.
                 if let Err(error) = api.delete_message(stream, *sequence).await {
@@ -132,7 +139,7 @@ async fn look(api: &Api, stream: &str, sequence: u64) -> Result<Option<RawMessag
 
 /// Whether the client parses this header block (`NATS/1.0`, then `name: value` lines, a line that begins with white space
 /// going on with the one before).
-fn readable(block: &[u8]) -> bool {
+pub(super) fn readable(block: &[u8]) -> bool {
     if block.is_empty() {
         return true;
     }

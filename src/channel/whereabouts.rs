@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::api::{Api, ApiError, StoredMessage};
-use super::stream::covers;
+use super::name::covers;
 
 /// Where a message stands with one consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]

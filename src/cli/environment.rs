@@ -7,12 +7,13 @@ const PREFIX: &str = "KNATS_";
 
 /// The command line with an environment variable for every visible flag, and the defaults that `dev` has of its own.
 pub(super) fn attach(command: Command) -> Command {
+    with_variables(super::dev::defaults(command))
+}
+
+fn with_variables(command: Command) -> Command {
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-    let mut command = super::dev::defaults(command).mut_args(with_variable);
-    for name in names {
-        command = command.mut_subcommand(name, |sub| sub.mut_args(with_variable));
-    }
-    command
+    let command = command.mut_args(with_variable);
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_variables))
 }
 
 fn with_variable(arg: Arg) -> Arg {

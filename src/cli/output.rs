@@ -49,7 +49,8 @@ pub(super) fn render<T: Row + Serialize>(items: &[T], format: Format, now: Times
     })
 }
 
-fn table<T: Row>(items: &[T], wide: bool, now: Timestamp) -> String {
+/// Aligned columns under their titles.
+pub(super) fn table<T: Row>(items: &[T], wide: bool, now: Timestamp) -> String {
     let shown: Vec<usize> = (0..T::COLUMNS.len()).filter(|column| wide || !T::COLUMNS[*column].1).collect();
     let titles = shown.iter().map(|column| T::COLUMNS[*column].0.to_owned()).collect();
     let rows = items.iter().map(|item| {
@@ -82,6 +83,19 @@ pub(super) fn plain(text: &str) -> String {
 /// How long ago, in the largest unit that says enough: `42s`, `17m`, `5h`, `3d`.
 pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
     short(now.as_second().saturating_sub(then.as_second()).max(0).unsigned_abs())
+}
+
+/// A number of bytes, in the largest unit that says enough: `812 B`, `5.4 KiB`, `31.0 GiB`.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let power = usize::try_from(count.ilog2() / 10).unwrap_or(1);
+    let unit = UNITS.get(power - 1).copied().unwrap_or("EiB");
+    // In tenths, rounded down, so that nothing overflows.
+    let tenths = (count >> (10 * (power - 1))) * 10 / 1024;
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
 /// A number of seconds, in the largest unit that says enough.
@@ -145,6 +159,13 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(render(&none, Format::Json, now).unwrap(), "[]\n");
         assert_eq!(render(&none, Format::Table, now).unwrap(), "NAME  AGE\n");
+    }
+
+    #[test]
+    fn sizes_have_the_largest_unit_that_says_enough() {
+        let shown: Vec<String> =
+            [0, 1023, 1024, 5555, 1 << 20, (1 << 30) - 1, u64::MAX].into_iter().map(bytes).collect();
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "5.4 KiB", "1.0 MiB", "1023.9 MiB", "15.9 EiB"]);
     }
 
     #[test]

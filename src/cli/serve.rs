@@ -11,9 +11,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Usage, duration, nats, socket_address};
+use super::{Usage, duration, nats, size, socket_address};
 use crate::bridge::{self, Config, Resources, Sockets};
 use crate::channel::attempts::{self, Level};
+use crate::channel::dead_letter::Retention;
 use crate::resource::manifest::Watcher;
 use crate::resource::{Desired, Fault, Key, Resolver, resolve_entry};
 
@@ -44,6 +45,9 @@ pub struct Args {
     /// Ingress requests at work at once; further ones get 503
     #[arg(long, value_name = "N", default_value = "4096")]
     pub max_in_flight: NonZeroUsize,
+    /// Threads that move events; blocking work such as name lookups has others [default: half of the processors]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
     /// How long the ingress waits for JetStream to store an event
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse_positive)]
     pub publish_timeout: Duration,
@@ -59,6 +63,16 @@ pub struct Args {
     /// How long they are kept
     #[arg(long, value_name = "DURATION", default_value = "72h", value_parser = duration::parse_positive)]
     pub attempt_log_max_age: Duration,
+    /// How long a dead letter is kept in the stream KN_DEADLETTERS, 0s for ever [default: as the stream is, else for ever]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub dead_letter_max_age: Option<Duration>,
+    /// How much KN_DEADLETTERS may hold, 0 for no limit; full, it takes no more and events wait in their channels
+    /// [default: as the stream is, else no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub dead_letter_max_bytes: Option<u64>,
+    /// How many servers of a NATS cluster hold a copy of KN_DEADLETTERS [default: as the stream is, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub dead_letter_replicas: Option<u8>,
     /// Delete the JetStream consumer of a subscription that leaves the files
     #[arg(long)]
     pub prune: bool,
@@ -103,11 +117,17 @@ pub(super) async fn run_on(args: Args, sockets: Sockets, shutdown: CancellationT
     let following = async {
         loop {
             watcher.changed().await;
-            reload(&args.resources, &resolver, &sender);
+            let (paths, resolver, sender) = (args.resources.clone(), resolver.clone(), sender.clone());
+            // Reading and checking many manifests takes a while, and events must not wait for it.
+            let reloading = tokio::task::spawn_blocking(move || reload(&paths, &resolver, &sender));
+            if let Err(error) = reloading.await {
+                tracing::error!(%error, "the manifests could not be looked at, the last good set stays in force");
+            }
         }
     };
+    let config = config(&args)?;
     tokio::select! {
-        ended = bridge::run(config(&args), sockets, resources, shutdown) => ended.map_err(|error| Usage(error.to_string()))?,
+        ended = bridge::run(config, sockets, resources, shutdown) => ended.map_err(|error| Usage(error.to_string()))?,
         () = following => {}
     }
     Ok(ExitCode::SUCCESS)
@@ -134,9 +154,9 @@ fn list(faults: &[Fault]) -> Vec<String> {
     faults.iter().map(ToString::to_string).collect()
 }
 
-fn config(args: &Args) -> Config {
-    Config {
-        nats: args.nats.settings(),
+fn config(args: &Args) -> Result<Config, Usage> {
+    Ok(Config {
+        nats: args.nats.settings_of_bridge()?,
         dispatcher: args.has(Role::Dispatcher),
         default_channel: args.default_channel.clone(),
         max_in_flight: args.max_in_flight.get(),
@@ -152,7 +172,12 @@ fn config(args: &Args) -> Config {
             },
             max_age: args.attempt_log_max_age,
         },
-    }
+        retention: Retention {
+            max_age: args.dead_letter_max_age,
+            max_bytes: args.dead_letter_max_bytes,
+            replicas: args.dead_letter_replicas,
+        },
+    })
 }
 
 impl Args {

@@ -17,7 +17,6 @@ use super::{Usage, duration, nats, say};
 use crate::channel::attempts::{Attempt, Next, Purpose};
 use crate::filter::Verdict;
 use crate::manage::why::{Chapter, Letter, Question, Story};
-use crate::manage::{Error, Manager};
 use crate::resource::{Desired, Key, Resolver, resolve_entry};
 
 const EXAMPLES: &str = "\
@@ -88,10 +87,7 @@ pub(super) async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Resu
         since: args.since,
         desired,
     };
-    let manager = Manager::connect(&args.nats.settings()).await.map_err(|error| match error {
-        Error::Settings(error) => anyhow::Error::new(Usage(error.to_string())),
-        error => error.into(),
-    })?;
+    let manager = args.nats.manager().await?;
     let now = Timestamp::now();
     let progress = Progress::default();
     let story = tokio::select! {

@@ -30,14 +30,39 @@ pub(super) struct Report {
     /// Its key, when events with one key go one after the other.
     pub(super) lane: Option<String>,
     pub(super) contact: Contact,
-    /// JetStream delivers it again after this; `None` when it is settled for good.
-    pub(super) returns_in: Option<Duration>,
+    pub(super) end: End,
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Delivered,
+    /// The dead letter sink has it, after this failure of its delivery.
+    DeadLetterSink(u16),
+    /// It is kept in the stream of dead letters, after this failure of its delivery.
+    Kept(u16),
+    /// It was no event, and is kept as what it is.
+    SetAside,
+    /// Another attempt is due after this.
+    Retry(Duration),
+    /// It could not even be kept, and comes again after this.
+    NotKept(Duration),
+    /// Nobody knows.
+    Lost,
 }
 
 impl Report {
     /// Nobody knows what became of it.
     pub(super) fn lost(sequence: u64, lane: Option<String>) -> Self {
-        Self { sequence, lane, contact: Contact::None, returns_in: None }
+        Self { sequence, lane, contact: Contact::None, end: End::Lost }
+    }
+
+    /// JetStream delivers it again after this; `None` when it is settled for good.
+    pub(super) fn returns_in(&self) -> Option<Duration> {
+        match self.end {
+            End::Retry(wait) | End::NotKept(wait) => Some(wait),
+            End::Delivered | End::DeadLetterSink(_) | End::Kept(_) | End::SetAside | End::Lost => None,
+        }
     }
 }
 
@@ -47,11 +72,41 @@ pub(super) struct Work {
     lane: Option<String>,
     /// Deliveries that led to no attempt.
     unspent: u64,
+    redriven: Option<Redriven>,
+}
+
+/// What is different about a kept dead letter that is delivered again.
+#[derive(Debug, Clone)]
+struct Redriven {
+    /// Stream and sequence in its channel, as far as they are known.
+    origin: Option<(String, u64)>,
 }
 
 impl Work {
     pub(super) fn new(stored: Stored, lane: Option<String>, unspent: u64) -> Self {
-        Self { stored, lane, unspent }
+        Self { stored, lane, unspent, redriven: None }
+    }
+
+    /// A kept dead letter, whose ticket names its place in the stream of dead letters.
+    pub(super) fn redriven(stored: Stored, origin: Option<(String, u64)>) -> Self {
+        Self { stored, lane: None, unspent: 0, redriven: Some(Redriven { origin }) }
+    }
+
+    pub(super) fn is_redriven(&self) -> bool {
+        self.redriven.is_some()
+    }
+
+    /// Stream and sequence that the delivery comes from; `stream` is that of the subscription.
+    pub(super) fn delivered_from<'a>(&self, stream: &'a str) -> (&'a str, u64) {
+        (if self.is_redriven() { dead_letter::STREAM } else { stream }, self.sequence())
+    }
+
+    /// Stream and sequence where the event was first, as far as they are known.
+    pub(super) fn origin<'a>(&'a self, stream: &'a str) -> Option<(&'a str, u64)> {
+        match &self.redriven {
+            None => Some(self.delivered_from(stream)),
+            Some(Redriven { origin }) => origin.as_ref().map(|(stream, sequence)| (stream.as_str(), *sequence)),
+        }
     }
 
     pub(super) fn lost(&self) -> Report {
@@ -88,14 +143,24 @@ impl Work {
         self.stored.ticket.place().delivered.saturating_sub(self.unspent).max(1)
     }
 
+    /// Delivered.
     pub(super) async fn settle(self, contact: Contact) -> Report {
+        self.settle_as(End::Delivered, contact).await
+    }
+
+    async fn settle_as(self, end: End, contact: Contact) -> Report {
         self.stored.ticket.acknowledge().await;
-        Report { sequence: self.sequence(), lane: self.lane, contact, returns_in: None }
+        Report { sequence: self.sequence(), lane: self.lane, contact, end }
     }
 
     async fn retry_after(self, wait: Duration, contact: Contact) -> Report {
         self.stored.ticket.retry_after(wait).await;
-        Report { sequence: self.sequence(), lane: self.lane, contact, returns_in: Some(wait) }
+        Report { sequence: self.sequence(), lane: self.lane, contact, end: End::Retry(wait) }
+    }
+
+    async fn come_again(self, contact: Contact) -> Report {
+        self.stored.ticket.retry_after(NOT_KEPT_WAIT).await;
+        Report { sequence: self.sequence(), lane: self.lane, contact, end: End::NotKept(NOT_KEPT_WAIT) }
     }
 }
 
@@ -116,22 +181,22 @@ pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> 
     match outcome {
         Outcome::Accepted(code, Answer::Reply(reply)) if plan.reply.is_some() => {
             context.trail.tell(&work, &exchange, Ok(code), trail::Next::Reply);
-            answer(&context, work, *reply, &mut slot).await
+            Box::pin(answer(&context, work, *reply, &mut slot)).await
         }
         Outcome::Accepted(_, Answer::InvalidReply(failure)) => {
             let pass_through = work.stored.pass_through.clone();
             context.trail.tell(&work, &exchange, Err(&failure), after_all(&context));
-            give_up(&context, work, sink, &failure, &pass_through, &mut slot).await
+            Box::pin(give_up(&context, work, sink, &failure, &pass_through, &mut slot)).await
         }
         Outcome::Accepted(_, Answer::OtherBody) if plan.consumer.of_broker => {
             let failure = Failure::answered(502, "the answer's body is no CloudEvent".into(), None);
-            failed(&context, work, exchange, failure, &mut slot).await
+            Box::pin(failed(&context, work, exchange, failure, &mut slot)).await
         }
         Outcome::Accepted(code, Answer::Nothing | Answer::OtherBody | Answer::Reply(_)) => {
             context.trail.tell(&work, &exchange, Ok(code), trail::Next::Settled);
             work.settle(Contact::Reached).await
         }
-        Outcome::Failed(failure) => failed(&context, work, exchange, failure, &mut slot).await,
+        Outcome::Failed(failure) => Box::pin(failed(&context, work, exchange, failure, &mut slot)).await,
     }
 }
 
@@ -139,23 +204,23 @@ pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> 
 pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
     let Surroundings { plan, shared, .. } = &*context;
     let sequence = poison.message.sequence;
-    let kept = shared.dead_letters.set_aside(&plan.subscription, &poison.message, &poison.reason).await;
-    let returns_in = match kept {
+    let (subscription, channel) = (&plan.subscription, &plan.consumer.channel);
+    let end = match shared.dead_letters.set_aside(subscription, channel, &poison.message, &poison.reason).await {
         Ok(()) => {
             tracing::error!(
                 subscription = %plan.subscription, stream = poison.message.stream, sequence,
                 reason = poison.reason, "message set aside: it claims to be a CloudEvent and is not valid"
             );
             poison.ticket.acknowledge().await;
-            None
+            End::SetAside
         }
         Err(error) => {
             tracing::warn!(subscription = %plan.subscription, %error, "a poison message could not be set aside yet");
             poison.ticket.retry_after(NOT_KEPT_WAIT).await;
-            Some(NOT_KEPT_WAIT)
+            End::NotKept(NOT_KEPT_WAIT)
         }
     };
-    Report { sequence, lane: None, contact: Contact::None, returns_in }
+    Report { sequence, lane: None, contact: Contact::None, end }
 }
 
 /// What follows an attempt that failed: another one, or the end.
@@ -167,6 +232,7 @@ pub(super) async fn failed(
     slot: &mut Slot,
 ) -> Report {
     let plan = &context.plan;
+    context.book.failed(&work.stored.event, &failure);
     match policy::after_failure(&failure, work.attempt(), &plan.delivery, fastrand::f64()) {
         Next::RetryAfter(wait) => {
             context.trail.tell(&work, &exchange, Err(&failure), trail::Next::RetryAfter(wait));
@@ -230,11 +296,12 @@ async fn give_up(
     slot: &mut Slot,
 ) -> Report {
     let plan = &context.plan;
+    context.book.failed(&work.stored.event, failure);
     let contact = Contact::of(failure);
     let letter = dead_letter(&work, &failed.address(), failure);
     if let Some(sink) = &plan.dead_letter_sink {
         match persist(context, &work, sink, Purpose::DeadLetter, &letter, pass_through, slot).await {
-            Ok(()) => return work.settle(contact).await,
+            Ok(()) => return work.settle_as(End::DeadLetterSink(failure.code), contact).await,
             Err(refusal) => {
                 if let Some(count) = context.tallies.dead_letter_sink.add() {
                     tracing::warn!(
@@ -254,7 +321,7 @@ async fn give_up(
                     code = failure.code, count, "given up, events are kept in {}", dead_letter::STREAM
                 );
             }
-            work.settle(contact).await
+            work.settle_as(End::Kept(failure.code), contact).await
         }
         Err(error) => {
             let event = &work.stored.event;
@@ -264,7 +331,7 @@ async fn give_up(
                     %error, count, "dead letters could not be kept yet, their events come again"
                 );
             }
-            work.retry_after(NOT_KEPT_WAIT, contact).await
+            work.come_again(contact).await
         }
     }
 }
@@ -321,7 +388,11 @@ async fn keep(
     slot: &mut Slot,
 ) -> Result<(), PublishError> {
     let Surroundings { plan, shared, .. } = &**context;
-    let provenance = Provenance { stream: &plan.consumer.stream, sequence: work.sequence() };
+    let provenance = Provenance {
+        channel: &plan.consumer.channel,
+        delivered: work.delivered_from(&plan.consumer.stream),
+        origin: work.origin(&plan.consumer.stream),
+    };
     let mut tries = 1;
     loop {
         match shared.dead_letters.keep(&plan.subscription, provenance, letter, pass_through).await {
@@ -361,15 +432,12 @@ fn request<'a>(
     pass_through: &'a PassThrough,
 ) -> Request<'a> {
     let plan = &context.plan;
+    let (stream, sequence) = work.delivered_from(&plan.consumer.stream);
     Request {
         event,
         pass_through,
         purpose,
-        delivery: DeliveryId {
-            stream: &plan.consumer.stream,
-            consumer: &plan.consumer.name,
-            sequence: work.sequence(),
-        },
+        delivery: DeliveryId { stream, consumer: &plan.consumer.name, sequence },
         namespace: plan.subscription.namespace(),
         format: plan.delivery.format,
         timeout: plan.timeout(),

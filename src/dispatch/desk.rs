@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -14,6 +14,7 @@ use super::Context;
 use super::attempt::{self, Report, Work};
 use super::batch::{self, Gathering};
 use super::breaker::{Breaker, Contact};
+use super::health::lock;
 use super::lanes::{Entry, Lanes};
 use super::returning::Returning;
 use super::slots::{MAX_HELD, MAX_IN_FLIGHT};
@@ -47,7 +48,6 @@ pub(super) struct Desk {
     lanes: Option<Lanes<Work>>,
     gathering: Option<Gathering>,
     breaker: Breaker,
-    returning: Returning,
     /// While we take over from another bridge: what has come so far, in order, and nothing of it started.
     take_over: Option<TakeOver>,
     asked_at: Instant,
@@ -91,16 +91,30 @@ impl Desk {
             lanes: matches!(controls.ordering, Ordering::Key(_)).then(Lanes::new),
             gathering: controls.batch.filter(|_| batches).map(Gathering::new),
             breaker: Breaker::new(plan.has_breaker()),
-            returning: Returning::default(),
             take_over: None,
             asked_at: Instant::now(),
             context,
         }
     }
 
+    /// What bounds the requests that are under way at once.
+    pub(super) fn slots(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.slots)
+    }
+
+    /// Whether its subscriber takes batches.
+    pub(super) fn gathers(&self) -> bool {
+        self.gathering.is_some()
+    }
+
     /// Whether an event is at work here, or was and is on its way back for another attempt.
     pub(super) fn knows(&self, sequence: u64) -> bool {
-        self.holds(sequence) || self.returning.contains(sequence)
+        self.holds(sequence) || self.returning().contains(sequence)
+    }
+
+    /// Shared with whoever asks how the subscription is doing.
+    fn returning(&self) -> MutexGuard<'_, Returning> {
+        lock(&self.context.book.returning)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -117,13 +131,14 @@ impl Desk {
         let waits = self.held.iter().filter(|(_, held)| !held.started).map(|(sequence, _)| *sequence);
         self.unspent = waits.map(|sequence| (sequence, self.unspent.get(&sequence).unwrap_or(&0) + 1)).collect();
         self.held.retain(|_, held| held.started);
+        self.context.book.holds(self.held.len());
         self.again.retain(|sequence, _| self.held.contains_key(sequence));
         if let Some(lanes) = &mut self.lanes {
             lanes.keep(|head| self.held.contains_key(&head));
         }
         self.parked.clear();
         self.take_over = None;
-        self.returning = Returning::default();
+        *self.returning() = Returning::default();
     }
 
     /// Starts nothing until all that is unsettled is here, and then in the order of the stream.
@@ -182,7 +197,7 @@ impl Desk {
         }
         if self.breaker.is_open() || left == 0 {
             let probe = self.held.is_empty() && self.breaker.is_due(now);
-            return self.returning.due(now).max(usize::from(probe));
+            return self.returning().due(now).max(usize::from(probe));
         }
         let slots = self.slots.available_permits();
         let room = match &self.gathering {
@@ -196,14 +211,14 @@ impl Desk {
     pub(super) fn asked(&mut self) {
         let now = Instant::now();
         self.asked_at = now;
-        self.returning.asked(now);
+        self.returning().asked(now);
     }
 
     /// When there is something to do although nothing happens.
     pub(super) fn waking(&self) -> Option<Instant> {
         let later = |due: &Instant| *due > Instant::now();
         let closed = self.breaker.is_open() || self.held.len() >= MAX_HELD;
-        let returning = closed.then(|| self.returning.next()).flatten();
+        let returning = closed.then(|| self.returning().next()).flatten();
         let probe = self.breaker.next_probe();
         let parked = probe.filter(|_| !self.parked.is_empty() && self.at_work.is_empty());
         let batch = self.gathering.as_ref().and_then(Gathering::due);
@@ -289,7 +304,7 @@ impl Desk {
     /// event again, and one attempt is enough.
     async fn hold(&mut self, ticket: &Ticket) -> bool {
         let sequence = ticket.place().stream_sequence;
-        self.returning.returned(sequence);
+        self.returning().returned(sequence);
         let now = Instant::now();
         if let Some(held) = self.held.get_mut(&sequence) {
             ticket.in_progress().await;
@@ -298,6 +313,7 @@ impl Desk {
             return false;
         }
         self.held.insert(sequence, Held { ticket: ticket.clone(), since: now, started: false });
+        self.context.book.holds(self.held.len());
         true
     }
 
@@ -314,6 +330,10 @@ impl Desk {
             Ordering::Key(attribute) => stored.event.attribute(attribute).map(str::to_owned),
             Ordering::None | Ordering::Strict => None,
         };
+        if stored.ticket.place().delivered == 1 {
+            // A replay counts deliveries anew.
+            self.unspent.remove(&sequence);
+        }
         let unspent = self.unspent.get(&sequence).copied().unwrap_or(0);
         let work = Work::new(stored, key.clone(), unspent);
         if let (Some(lanes), Some(key)) = (&mut self.lanes, &key) {
@@ -372,6 +392,7 @@ impl Desk {
         self.parked.extend(fresh);
         if !under_way.is_empty() {
             self.breaker.probed(now);
+            self.context.book.probes(self.breaker.next_probe());
         }
         under_way
     }
@@ -382,7 +403,9 @@ impl Desk {
         let was_open = self.breaker.is_open();
         // One request has learnt one thing about the sink, however many events it had.
         let contact = reports.iter().map(|report| report.contact).find(|contact| *contact != Contact::None);
-        self.breaker.learn(contact.unwrap_or(Contact::None), now);
+        if self.breaker.learn(contact.unwrap_or(Contact::None), now) {
+            self.context.book.probes(self.breaker.next_probe());
+        }
         for report in reports {
             self.end(report, now);
         }
@@ -397,19 +420,29 @@ impl Desk {
     fn end(&mut self, report: Report, now: Instant) {
         self.held.remove(&report.sequence);
         let again = self.again.remove(&report.sequence);
-        match (report.returns_in, again) {
+        match (report.returns_in(), again) {
             (Some(wait), Some(stored)) if wait < AT_ONCE => {
                 let held = Held { ticket: stored.ticket.clone(), since: now, started: false };
                 self.held.insert(report.sequence, held);
                 self.enter(stored);
             }
-            (Some(wait), _) => self.returning.add(report.sequence, now + wait),
+            (Some(wait), again) => {
+                self.returning().add(report.sequence, now + wait);
+                if let Some(stored) = again {
+                    // A replay counts deliveries anew: the answer to one from before may be none to this one.
+                    self.at_work.spawn(async move {
+                        stored.ticket.retry_after(wait).await;
+                        Vec::new()
+                    });
+                }
+            }
             (None, _) => {
                 self.unspent.remove(&report.sequence);
                 let next = report.lane.and_then(|lane| self.lanes.as_mut()?.leave(&lane));
                 self.start(next.into_iter().collect());
             }
         }
+        self.context.book.holds(self.held.len());
     }
 
     /// When to call [`Desk::sign_work`].

@@ -21,10 +21,12 @@ mod attempt;
 mod batch;
 mod breaker;
 mod desk;
+mod feed;
 mod health;
 mod lanes;
 mod pace;
 pub mod policy;
+pub mod redrive;
 mod returning;
 mod slots;
 mod tally;
@@ -40,7 +42,8 @@ use crate::filter::Filter;
 use crate::resource::{Breaker, Controls, Delivery, Key};
 use crate::sink::Sink;
 
-pub use health::{Health, State};
+pub use feed::Feed;
+pub use health::{Health, LastError, Standing, State};
 pub use worker::Worker;
 
 /// Everything that a subscription needs to work.
@@ -85,6 +88,7 @@ pub struct Shared {
     pub control: Connection,
     pub dead_letters: DeadLetters,
     pub attempts: AttemptLog,
+    pub feed: Feed,
 }
 
 /// A plan and its surroundings, as the events at work see them.
@@ -96,4 +100,5 @@ struct Surroundings {
     shared: Shared,
     tallies: tally::Tallies,
     trail: trail::Trail,
+    book: Arc<health::Book>,
 }

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 
 use super::Plan;
 use super::attempt::Work;
+use super::feed::Feed;
 use crate::channel::attempts::{self, Attempt, AttemptLog, Level};
+use crate::channel::watch::Delivery;
 use crate::resource::Key;
 use crate::sink::{Failure, Outcome, Purpose, Sink};
 
@@ -39,6 +41,7 @@ pub(super) struct Trail {
     subscription: Key,
     stream: String,
     log: AttemptLog,
+    feed: Feed,
     /// What its events are sent for at first.
     first: Purpose,
 }
@@ -65,38 +68,48 @@ impl Exchange<'_> {
 }
 
 impl Trail {
-    pub(super) fn new(plan: &Plan, log: AttemptLog) -> Self {
+    pub(super) fn new(plan: &Plan, log: AttemptLog, feed: Feed) -> Self {
         Self {
             subscription: plan.subscription.clone(),
             stream: plan.consumer.stream.clone(),
             log,
+            feed,
             first: if plan.subscriber.is_some() { Purpose::Subscriber } else { Purpose::Reply },
         }
     }
 
     /// Tells of an exchange: the status with which it went well, or its failure, and what follows.
     pub(super) fn tell(&self, work: &Work, exchange: &Exchange<'_>, result: Result<u16, &Failure>, next: Next) {
-        let at_once = exchange.purpose == self.first && work.attempt() == 1;
+        let at_once = exchange.purpose == self.first && work.attempt() == 1 && !work.is_redriven();
         let smooth = result.is_ok() && next == Next::Settled && at_once;
         let wanted = match self.log.level() {
             Level::Off => false,
             Level::Failures => !smooth,
             Level::All => true,
         };
+        let watched = self.feed.is_watched();
+        if !wanted && !watched {
+            return;
+        }
+        let attempt = self.record(work, exchange, result, next);
+        if watched {
+            self.feed.tell(Delivery::new(attempt.clone(), &work.stored.event));
+        }
         if wanted {
-            self.log.record(self.record(work, exchange, result, next));
+            self.log.record(attempt);
         }
     }
 
     fn record(&self, work: &Work, exchange: &Exchange<'_>, result: Result<u16, &Failure>, next: Next) -> Attempt {
         let event = &work.stored.event;
+        let (stream, sequence) = work.origin(&self.stream).unwrap_or_else(|| work.delivered_from(&self.stream));
         let now = Timestamp::now();
         Attempt {
             time: now.checked_sub(exchange.began.elapsed()).unwrap_or(now),
             namespace: self.subscription.namespace().to_owned(),
             subscription: self.subscription.name().to_owned(),
-            stream: self.stream.clone(),
-            sequence: work.sequence(),
+            stream: stream.to_owned(),
+            sequence,
             id: event.id().to_owned(),
             source: event.source().to_owned(),
             kind: event.kind().to_owned(),
@@ -121,7 +134,7 @@ impl Trail {
                 Next::RetryAfter(wait) => now.checked_add(wait).ok(),
                 _ => None,
             },
-            redrive: false,
+            redrive: work.is_redriven(),
         }
     }
 }

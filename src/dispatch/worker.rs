@@ -12,11 +12,12 @@ use super::attempt::Report;
 use super::desk::Desk;
 use super::health::{Health, State};
 use super::pace::Pace;
+use super::redrive::Redriver;
 use super::tally::Tallies;
 use super::trail::Trail;
 use super::{Context, Plan, Shared, Surroundings};
 use crate::channel::connect::Link;
-use crate::channel::{ApiError, PullError, Pulled, Puller, Search};
+use crate::channel::{ApiError, PullError, Pulled, Puller, Search, Silence};
 
 /// The first and the longest wait before a broken pull is built anew.
 const REBUILD_MIN: Duration = Duration::from_millis(50);
@@ -33,6 +34,8 @@ pub struct Worker {
     desk: Desk,
     pace: Pace,
     search: Search,
+    /// Why the consumer brings nothing, as long as it does so.
+    silence: Option<Silence>,
     /// Whether a pinned consumer has chosen us at some time.
     pinned: bool,
     /// How often the pull and the control connection were lost, as far as we have looked.
@@ -51,13 +54,15 @@ impl Worker {
     pub fn new(plan: Plan, shared: Shared, health: Health) -> Self {
         let losses = (shared.pulls.link().borrow().losses, shared.control.link().borrow().losses);
         let pace = Pace::new(plan.controls.rate);
-        let trail = Trail::new(&plan, shared.attempts.clone());
-        let context = Arc::new(Surroundings { plan, shared, tallies: Tallies::default(), trail });
+        let trail = Trail::new(&plan, shared.attempts.clone(), shared.feed.clone());
+        let (tallies, book) = (Tallies::default(), health.book());
+        let context = Arc::new(Surroundings { plan, shared, tallies, trail, book });
         Self {
             health,
             desk: Desk::new(Arc::clone(&context)),
             pace,
             search: Search::default(),
+            silence: None,
             pinned: false,
             losses,
             context,
@@ -66,7 +71,12 @@ impl Worker {
 
     /// Works until `stop`, then lets the events at work finish until `deadline` is cancelled; what is not finished then goes
     /// back to JetStream.
-    pub async fn run(mut self, stop: CancellationToken, deadline: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken, deadline: CancellationToken) {
+        let redriver = Redriver::new(&self.context, &self.desk);
+        tokio::join!(redriver.run(stop.clone(), deadline.clone()), self.work(stop, deadline));
+    }
+
+    async fn work(mut self, stop: CancellationToken, deadline: CancellationToken) {
         let mut patience = REBUILD_MIN;
         while self.connected(&stop).await {
             let end = match Puller::start(&self.context.shared.pulls, self.context.plan.consumer.clone()).await {
@@ -125,8 +135,8 @@ impl Worker {
                     }
                     Ok(pulled) => {
                         *patience = REBUILD_MIN;
-                        let stall = self.accept(pulled).await;
-                        self.tell(stall);
+                        self.accept(pulled).await;
+                        self.tell();
                     }
                     Err(error) => return End::Broken(error),
                 },
@@ -149,11 +159,17 @@ impl Worker {
         }
     }
 
-    /// Starts on what a pull brought. Some text when the consumer has messages and yet brings none.
-    async fn accept(&mut self, pulled: Pulled) -> Option<String> {
+    /// Starts on what a pull brought.
+    async fn accept(&mut self, pulled: Pulled) {
         match pulled {
-            Pulled::Event(stored) => self.desk.take(*stored).await,
-            Pulled::Poison(poison) => self.desk.take_poison(*poison).await,
+            Pulled::Event(stored) => {
+                self.silence = None;
+                self.desk.take(*stored).await;
+            }
+            Pulled::Poison(poison) => {
+                self.silence = None;
+                self.desk.take_poison(*poison).await;
+            }
             Pulled::Alive | Pulled::TookOver(_) => {}
             Pulled::Idle => {
                 self.desk.all_have_come();
@@ -164,10 +180,9 @@ impl Worker {
                 {
                     tracing::debug!(subscription = %plan.subscription, %error, "cannot see who is at work");
                 }
-                return plan.consumer.waiting_in_vain(&shared.api).await;
+                self.silence = plan.consumer.silence(&shared.api).await;
             }
         }
-        None
     }
 
     /// A pinned consumer has chosen us. Nothing starts before all that another bridge may have left is here.
@@ -199,13 +214,14 @@ impl Worker {
 
     fn done(&mut self, reports: Vec<Report>) {
         if self.desk.done(reports) {
-            self.tell(None);
+            self.tell();
         }
     }
 
-    fn tell(&self, stall: Option<String>) {
-        self.health.set(match stall {
-            Some(stall) => State::Stalled(stall),
+    fn tell(&self) {
+        self.health.set(match &self.silence {
+            Some(Silence::Broken(reason)) => State::Stalled(reason.clone()),
+            Some(Silence::Paused(reason)) => State::Paused(reason.clone()),
             None if self.desk.is_closed() => {
                 State::Held("its sink cannot be reached; further events wait in JetStream until it answers".to_owned())
             }

@@ -30,7 +30,17 @@ impl Attributes {
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+        self.entry(name).map(|entry| &self.text[entry.value.clone()])
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entry(name).is_some()
+    }
+
+    /// As bytes, which need no look at where characters begin.
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        let text = self.text.as_bytes();
+        self.entries.iter().find(|entry| &text[entry.name.clone()] == name.as_bytes())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {

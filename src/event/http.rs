@@ -9,7 +9,7 @@ use super::media_type::{self, Format};
 use super::{Builder, Error, Event, SpecVersion, header_text, json, percent};
 
 const PREFIX: &str = "ce-";
-const SPECVERSION: &str = "ce-specversion";
+const SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
 
 /// How one or more events lie in a request or an answer (CloudEvents HTTP binding, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Mode {
 /// # Errors
 /// [`Error::UnsupportedFormat`] for a CloudEvents format other than JSON, [`Error::Malformed`] for two content types.
 pub fn mode(headers: &HeaderMap) -> Result<Mode, Error> {
-    let Some(content_type) = single(headers, CONTENT_TYPE.as_str())? else {
+    let Some(content_type) = single(headers, &CONTENT_TYPE)? else {
         return Ok(Mode::Binary);
     };
     Ok(match media_type::format(&String::from_utf8_lossy(content_type.as_bytes()))? {
@@ -64,27 +64,31 @@ pub fn decode_reply(headers: &HeaderMap, body: Bytes) -> Option<Result<Event, Er
 
 /// Writes the attributes as headers in binary mode and gives the body.
 pub fn encode_binary(event: &Event, headers: &mut HeaderMap) -> Bytes {
-    put(headers, SPECVERSION, event.version().as_str());
+    insert(headers, Some(SPECVERSION), event.version().as_str());
+    let mut header = String::with_capacity(32);
     for (name, value) in event.coded_attributes() {
         if name != "datacontenttype" {
-            put_attribute(headers, name, &value);
+            header.clear();
+            header.push_str(PREFIX);
+            header.push_str(name);
+            insert(headers, header_name(&header), &value);
         }
     }
     if let Some(content_type) = event.datacontenttype() {
-        put(headers, CONTENT_TYPE.as_str(), content_type);
+        insert(headers, Some(CONTENT_TYPE), content_type);
     }
     event.data().cloned().unwrap_or_default()
 }
 
 /// Writes the content type of structured mode and gives the JSON body.
 pub fn encode_structured(event: &Event, headers: &mut HeaderMap) -> Bytes {
-    put(headers, CONTENT_TYPE.as_str(), media_type::EVENT);
+    insert(headers, Some(CONTENT_TYPE), media_type::EVENT);
     json::encode(event)
 }
 
 /// Writes the content type of batched mode and gives the JSON body.
 pub fn encode_batch(events: &[&Event], headers: &mut HeaderMap) -> Bytes {
-    put(headers, CONTENT_TYPE.as_str(), media_type::EVENT_BATCH);
+    insert(headers, Some(CONTENT_TYPE), media_type::EVENT_BATCH);
     json::encode_batch(events)
 }
 
@@ -108,7 +112,7 @@ fn decode_binary(headers: &HeaderMap, body: Bytes) -> Result<Event, Error> {
 }
 
 fn version(headers: &HeaderMap) -> Result<SpecVersion, Error> {
-    let Some(value) = single(headers, SPECVERSION)? else {
+    let Some(value) = single(headers, &SPECVERSION)? else {
         return Err(Error::Malformed(
             "this is not a CloudEvent: expected the header ce-specversion (with ce-id, ce-source and ce-type; the body is \
              the data) or the Content-Type application/cloudevents+json (the body is the event)"
@@ -119,7 +123,7 @@ fn version(headers: &HeaderMap) -> Result<SpecVersion, Error> {
     SpecVersion::parse(&percent::decode(&written).unwrap_or_default())
 }
 
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Error> {
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Error> {
     let mut values = headers.get_all(name).iter();
     let value = values.next();
     match values.next() {
@@ -128,25 +132,23 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderVal
     }
 }
 
-/// The names that nearly every event has cost no memory.
-fn put_attribute(headers: &mut HeaderMap, name: &str, value: &str) {
-    let header = match name {
-        "id" => "ce-id",
-        "source" => "ce-source",
-        "type" => "ce-type",
-        "time" => "ce-time",
-        "subject" => "ce-subject",
-        "dataschema" => "ce-dataschema",
-        _ => {
-            let header = HeaderName::try_from(format!("{PREFIX}{name}"));
-            return insert(headers, header.ok(), value);
-        }
-    };
-    put(headers, header, value);
-}
-
-fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    insert(headers, Some(HeaderName::from_static(name)), value);
+/// The names that nearly every event has cost no memory and no look at their characters.
+fn header_name(name: &str) -> Option<HeaderName> {
+    const ID: HeaderName = HeaderName::from_static("ce-id");
+    const SOURCE: HeaderName = HeaderName::from_static("ce-source");
+    const TYPE: HeaderName = HeaderName::from_static("ce-type");
+    const TIME: HeaderName = HeaderName::from_static("ce-time");
+    const SUBJECT: HeaderName = HeaderName::from_static("ce-subject");
+    const DATASCHEMA: HeaderName = HeaderName::from_static("ce-dataschema");
+    Some(match name {
+        "ce-id" => ID,
+        "ce-source" => SOURCE,
+        "ce-type" => TYPE,
+        "ce-time" => TIME,
+        "ce-subject" => SUBJECT,
+        "ce-dataschema" => DATASCHEMA,
+        _ => return HeaderName::try_from(name).ok(),
+    })
 }
 
 /// Nothing is lost here: names are `[a-z0-9]+` and bounded, values are visible ASCII, and the map holds 32768.

@@ -188,7 +188,11 @@ impl Builder {
 
     /// Adds one attribute as a header has it: maybe quoted, percent-coded.
     fn coded_attribute(&mut self, name: &str, value: &[u8]) -> Result<(), Error> {
-        let written = percent::unquote(header_text(name, value)?);
+        let text = header_text(name, value)?;
+        if percent::is_plain(text) {
+            return self.add(name, text, text);
+        }
+        let written = percent::unquote(text);
         let Some(value) = percent::decode(&written) else {
             return Err(Error::attribute(validate::excerpt(name), "is not UTF-8 once it is percent-decoded"));
         };
@@ -197,7 +201,7 @@ impl Builder {
 
     fn add(&mut self, name: &str, value: &str, written: &str) -> Result<(), Error> {
         validate::attribute(self.version, name, value, written)?;
-        if self.attributes.get(name).is_some() {
+        if self.attributes.has(name) {
             return Err(Error::attribute(name, "is there twice, expected once"));
         }
         if self.attributes.len() >= MAX_ATTRIBUTES {
@@ -216,7 +220,7 @@ impl Builder {
     /// When `id`, `source` or `type` is missing.
     pub fn build(self) -> Result<Event, Error> {
         for name in ["id", "source", "type"] {
-            if self.attributes.get(name).is_none() {
+            if !self.attributes.has(name) {
                 return Err(Error::attribute(name, "is missing, expected a non-empty value"));
             }
         }

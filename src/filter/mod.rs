@@ -80,6 +80,13 @@ impl Filter {
         Ok(Self(Arc::new(Compiled { source: Source::Attributes(attributes.clone()), root })))
     }
 
+    /// What was written: a list for `filters`, an object for the older `filter.attributes`.
+    pub fn declared(&self) -> &Value {
+        match &self.0.source {
+            Source::Filters(source) | Source::Attributes(source) => source,
+        }
+    }
+
     /// Compiles what [`Self::compile`] or [`Self::from_attributes`] was given, as it is noted somewhere: a list, a map of
     /// attributes, or an object with `filters` or `filter` as a Trigger's `spec` has them.
     ///
@@ -121,9 +128,7 @@ impl PartialEq for Filter {
 
 impl fmt::Debug for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.source {
-            Source::Filters(source) | Source::Attributes(source) => write!(f, "Filter({source})"),
-        }
+        write!(f, "Filter({})", self.declared())
     }
 }
 

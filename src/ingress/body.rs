@@ -1,13 +1,14 @@
 //! Reading the body of a request within bounds on size, time and the memory of all bodies together; and throwing away what
 //! nobody will read, so that the client gets to see the answer.
 
+use std::fmt::Display;
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::EXPECT;
 use http_body_util::BodyExt as _;
+use hyper::body::Body;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -26,8 +27,8 @@ const MAX_DISCARD_PAUSE: Duration = Duration::from_millis(500);
 pub(super) const MEMORY_BYTES: usize = 256 * 1024 * 1024;
 
 /// A body as it comes in.
-pub(super) struct Inbound {
-    body: Body,
+pub(super) struct Inbound<B> {
+    body: B,
     /// The client holds the body back until somebody reads (`Expect: 100-continue`).
     is_held_back: bool,
 }
@@ -39,8 +40,8 @@ pub(super) struct Whole<'a> {
     _memory: SemaphorePermit<'a>,
 }
 
-impl Inbound {
-    pub(super) fn new(headers: &HeaderMap, body: Body) -> Self {
+impl<B: Body<Data = Bytes, Error: Display> + Unpin> Inbound<B> {
+    pub(super) fn new(headers: &HeaderMap, body: B) -> Self {
         let is_held_back =
             headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         Self { body, is_held_back }
@@ -97,7 +98,7 @@ impl Inbound {
     /// Throws away what is left, within bounds. Closing a connection with unread bytes resets it, and a reset can take the
     /// answer with it before the client has read it.
     pub(super) async fn discard(mut self) {
-        if self.is_held_back {
+        if self.is_held_back || self.body.is_end_stream() {
             return;
         }
         let discard = async {
@@ -123,6 +124,7 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
+    use axum::body::Body;
     use futures_util::{StreamExt as _, stream};
     use hyper::body::{Frame, SizeHint};
 
@@ -135,7 +137,7 @@ mod tests {
         Body::from_stream(stream::iter(chunks.to_vec()).map(Ok::<_, Infallible>))
     }
 
-    fn inbound(body: Body) -> Inbound {
+    fn inbound(body: Body) -> Inbound<Body> {
         Inbound::new(&HeaderMap::new(), body)
     }
 

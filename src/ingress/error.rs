@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, RETRY_AFTER};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
+use http_body_util::Full;
 
 use crate::channel::PublishError;
 use crate::event;
@@ -87,13 +88,11 @@ impl Error {
             _ => "Nothing was stored; the same request will fail again.",
         }
     }
-}
 
-impl IntoResponse for Error {
-    fn into_response(self) -> Response {
+    pub(super) fn response(&self) -> Response<Full<Bytes>> {
         let status = self.status();
         let problem = Problem { status, detail: format!("{self}. {}", self.advice()) };
-        let mut response = problem.into_response();
+        let mut response = problem.response();
         let header = match status {
             StatusCode::METHOD_NOT_ALLOWED => (ALLOW, ALLOWED_METHODS),
             StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, RETRY_AFTER_SECONDS),

@@ -5,16 +5,17 @@
 //! read, nothing of it is stored. While it is being stored, all or a part of a batch may be: the client has no answer, so it
 //! must repeat the request, and what was stored already is dropped by its dedupe id.
 
+use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::ALLOW;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::body::{Inbound, MEMORY_BYTES};
@@ -25,6 +26,7 @@ use crate::channel::{PublishError, Publisher, Target};
 use crate::event::http::Mode;
 use crate::event::{self, Event, PassThrough};
 use crate::resource::Key;
+use crate::server::Handler;
 
 /// Bytes that a batch may have at least; each of its events is held to the limit of one message besides.
 const MIN_BATCH_LIMIT: usize = 16 * 1024 * 1024;
@@ -76,18 +78,27 @@ pub(super) struct Gate<S> {
     memory: Semaphore,
 }
 
-pub(super) fn router<S: Store>(gate: Gate<S>) -> Router {
-    // The paths are channels, and those come and go: `route` reads them, not axum.
-    Router::new().fallback(handle::<S>).with_state(Arc::new(gate))
+type Response = http::Response<Full<Bytes>>;
+
+impl<S: Store> Handler for Arc<Gate<S>> {
+    type Body = Full<Bytes>;
+
+    async fn answer(self, request: Request<Incoming>) -> Response {
+        handle(&self, request).await
+    }
 }
 
-async fn handle<S: Store>(State(gate): State<Arc<Gate<S>>>, request: Request) -> Response {
+/// The paths are channels, and those come and go: `route` reads them, and a router has nothing to do.
+async fn handle<S: Store, B>(gate: &Gate<S>, request: Request<B>) -> Response
+where
+    B: Body<Data = Bytes, Error: Display> + Unpin + Send,
+{
     let (head, body) = request.into_parts();
     let mut body = Inbound::new(&head.headers, body);
     let outcome = AssertUnwindSafe(gate.answer(&head, &mut body)).catch_unwind().await;
     let response = outcome.unwrap_or(Err(Error::Panicked)).unwrap_or_else(|error| {
         tracing::debug!(method = %head.method, path = head.uri.path(), %error, "refused");
-        error.into_response()
+        error.response()
     });
     body.discard().await;
     response
@@ -104,7 +115,10 @@ impl<S: Store> Gate<S> {
         Self { store, routes, default_channel, max_in_flight, in_flight, memory: Semaphore::new(MEMORY_BYTES) }
     }
 
-    async fn answer(&self, head: &Parts, body: &mut Inbound) -> Result<Response, Error> {
+    async fn answer<B>(&self, head: &Parts, body: &mut Inbound<B>) -> Result<Response, Error>
+    where
+        B: Body<Data = Bytes, Error: Display> + Unpin + Send,
+    {
         let route =
             route::parse(&head.uri, &head.headers).ok_or_else(|| Error::NoSuchPath(head.uri.path().to_owned()))?;
         match head.method {
@@ -114,14 +128,17 @@ impl<S: Store> Gate<S> {
         }
     }
 
-    async fn take_in(&self, route: Route, headers: &HeaderMap, body: &mut Inbound) -> Result<Response, Error> {
+    async fn take_in<B>(&self, route: Route, headers: &HeaderMap, body: &mut Inbound<B>) -> Result<Response, Error>
+    where
+        B: Body<Data = Bytes, Error: Display> + Unpin + Send,
+    {
         let target = self.target(self.channel(route)?)?;
         let _place = self.let_in()?;
         let mode = event::http::mode(headers)?;
         let body = body.read(self.limit(mode), &self.memory).await?;
         let events = event::http::decode(headers, body.bytes.clone())?;
         self.store.publish_all(&target, &events, &PassThrough::from_http(headers)).await?;
-        Ok(StatusCode::ACCEPTED.into_response())
+        Ok(empty(StatusCode::ACCEPTED))
     }
 
     fn channel(&self, route: Route) -> Result<Key, Error> {
@@ -162,12 +179,19 @@ impl<S: Store> Gate<S> {
 }
 
 fn options() -> Response {
-    let headers = [
+    let mut response = empty(StatusCode::OK);
+    response.headers_mut().extend([
         (ALLOW, ALLOWED_METHODS),
         (HeaderName::from_static("webhook-allowed-origin"), WEBHOOK_ANY),
         (HeaderName::from_static("webhook-allowed-rate"), WEBHOOK_ANY),
-    ];
-    (StatusCode::OK, headers).into_response()
+    ]);
+    response
+}
+
+fn empty(status: StatusCode) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub struct Ingress {
 pub async fn serve(listener: TcpListener, ingress: Ingress, shutdown: CancellationToken, drain_timeout: Duration) {
     let Ingress { publisher, routes, default_channel, max_in_flight } = ingress;
     let gate = handler::Gate::new(publisher, routes, default_channel, max_in_flight);
-    let drained = server::serve(listener, handler::router(gate), shutdown, drain_timeout).await;
+    let drained = server::serve(listener, Arc::new(gate), shutdown, drain_timeout).await;
     if drained.cut > 0 {
         tracing::warn!(connections = drained.cut, ?drain_timeout, "ingress ended with requests at work");
     }

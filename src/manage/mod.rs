@@ -2,6 +2,16 @@
 //! are two faces of this room; it knows neither terminals nor HTTP.
 
 mod attempts;
+pub mod bridges;
+pub mod channels;
+pub mod dead_letters;
+pub mod diff;
+pub mod doctor;
+pub mod prune;
+pub mod redrive;
+pub mod steering;
+pub mod subscriptions;
+pub mod tail;
 pub mod why;
 
 use std::time::Duration;

@@ -206,6 +206,17 @@ impl Desired {
     pub fn undeclared_channels(&self) -> impl Iterator<Item = &Subscription> {
         self.subscriptions.values().filter(|subscription| !self.channels.contains_key(&subscription.channel))
     }
+
+    /// A channel that the subscription would send to and that nobody declares. The subscription waits for it.
+    pub fn undeclared_destination<'a>(&self, subscription: &'a Subscription) -> Option<&'a Key> {
+        let dead_letter_sink = &subscription.delivery.dead_letter_sink;
+        [&subscription.subscriber, &subscription.reply, dead_letter_sink].into_iter().flatten().find_map(
+            |destination| match destination {
+                Destination::Channel(key) if !self.channels.contains_key(key) => Some(key),
+                _ => None,
+            },
+        )
+    }
 }
 
 #[cfg(test)]

@@ -40,6 +40,22 @@ impl fmt::Display for Destination {
     }
 }
 
+impl Destination {
+    /// The address as it may be shown to anybody: without what a URL says of a user.
+    pub fn shown(&self) -> String {
+        let Self::Url(text) = self else { return self.to_string() };
+        match Url::parse(text) {
+            Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
+                // Fails only for URLs that cannot have a user.
+                let _ = url.set_password(None);
+                let _ = url.set_username("***");
+                url.to_string()
+            }
+            _ => text.clone(),
+        }
+    }
+}
+
 /// What a `ref` to a Service means outside a cluster (`--resolve NS/NAME=URL`).
 #[derive(Debug, Clone, Default)]
 pub struct Resolver {

@@ -25,6 +25,7 @@ pub use desired::{
 };
 pub use destination::{Destination, Resolver, resolve_entry};
 pub use fault::Fault;
+pub use reader::closest;
 
 /// The namespace and name of a resource, both as Kubernetes allows them (RFC 1123: lower-case letters, digits, `-`, and `.` in
 /// a name), so neither can hold a NATS wildcard, a slash or a space.

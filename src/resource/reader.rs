@@ -240,7 +240,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// The candidate that differs from `name` by so little that it was probably meant.
-pub(super) fn closest<'c>(name: &str, candidates: &[&'c str]) -> Option<&'c str> {
+pub fn closest<'c>(name: &str, candidates: &[&'c str]) -> Option<&'c str> {
     let name = name.to_ascii_lowercase();
     let (distance, candidate) = candidates
         .iter()

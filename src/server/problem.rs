@@ -1,8 +1,10 @@
 //! Error answers as RFC 9457 problem details, the one form that all servers of the bridge use.
 
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
+use http_body_util::Full;
 use serde::Serialize;
 
 /// Characters of `detail`: it may quote what the client sent, and that may be long.
@@ -24,8 +26,9 @@ struct Body<'a> {
     detail: &'a str,
 }
 
-impl IntoResponse for Problem {
-    fn into_response(mut self) -> Response {
+impl Problem {
+    /// The answer with its whole body.
+    pub fn response(mut self) -> http::Response<Full<Bytes>> {
         if let Some((end, _)) = self.detail.char_indices().nth(MAX_DETAIL_CHARS) {
             self.detail.truncate(end);
             self.detail.push('…');
@@ -38,8 +41,16 @@ impl IntoResponse for Problem {
         };
         // Strings and a number always become JSON.
         let body = serde_json::to_string(&body).unwrap_or_default();
-        let content_type = HeaderValue::from_static("application/problem+json");
-        (self.status, [(CONTENT_TYPE, content_type)], body).into_response()
+        let mut response = http::Response::new(Full::from(body));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.response().into_response()
     }
 }
 

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{StatusCode, Uri};
 use jiff::Timestamp;
-use reqwest::{Response, Url};
+use reqwest::Url;
+use url::Position;
 
-use super::client::no_answer;
+use super::client::{self, NoAnswer, no_answer};
 use super::outcome::{Answer, Failure, Outcome, retry_after};
+use super::plain::{self, Pool};
 use super::{BatchRequest, Client, Purpose, Request};
 use crate::event::{self, PassThrough};
 use crate::resource::Format;
@@ -16,6 +19,8 @@ use crate::resource::Format;
 const KN_NAMESPACE: HeaderName = HeaderName::from_static("kn-namespace");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFER_REPLY: HeaderValue = HeaderValue::from_static("reply");
+/// Room for the headers of a usual request, so that the map grows only for an unusual one.
+const HEADER_ROOM: usize = 24;
 /// The longest reply event; Knative asks for at least 64 KiB, a stream takes 1 MiB by default, and JSON makes of it what it
 /// makes. A subscription may have hundreds of them in memory at once.
 const REPLY_LIMIT: usize = 2 * 1024 * 1024;
@@ -27,21 +32,37 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Posts events to one URL.
 #[derive(Debug, Clone)]
 pub struct HttpSink {
-    client: Client,
     address: String,
-    /// `None` when nothing can be sent there, whatever happens.
-    url: Result<Url, String>,
+    /// The error is why nothing can be sent there, whatever happens.
+    way: Result<Way, String>,
+}
+
+/// How requests get there.
+#[derive(Debug, Clone)]
+enum Way {
+    /// Straight on connections of our own.
+    Plain(Plain),
+    Client(Client, Url),
+}
+
+#[derive(Debug, Clone)]
+struct Plain {
+    pool: Pool,
+    /// Path and query.
+    target: Uri,
+    /// Those that are the same in every request.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl HttpSink {
     /// Takes any address; deliveries to one that is no http or https URL fail.
     pub fn new(client: Client, address: &str) -> Self {
-        let url = match Url::parse(address) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
+        let way = match Url::parse(address) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Way::to(client, url)),
             Ok(url) => Err(format!("cannot deliver to scheme '{}', expected http or https", url.scheme())),
             Err(error) => Err(format!("'{address}' is no URL: {error}")),
         };
-        Self { client, address: address.to_owned(), url }
+        Self { address: address.to_owned(), way }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -62,15 +83,14 @@ impl HttpSink {
     }
 
     async fn post(&self, headers: HeaderMap, body: Bytes, purpose: Purpose, timeout: Duration) -> Outcome {
-        let url = match &self.url {
-            Ok(url) => url,
+        let way = match &self.way {
+            Ok(way) => way,
             Err(reason) => return Outcome::Failed(Failure::no_answer(reason)),
         };
         let exchange = async {
-            match self.client.post(url.clone()).headers(headers).body(body).send().await {
+            match way.post(headers, body).await {
                 Ok(response) => read(response, purpose).await,
-                Err(error) if error.is_connect() => Outcome::Failed(Failure::unreachable(&no_answer(&error).0)),
-                Err(error) => Outcome::Failed(Failure::no_answer(&no_answer(&error).0)),
+                Err(failure) => Outcome::Failed(failure),
             }
         };
         match tokio::time::timeout(timeout, exchange).await {
@@ -80,8 +100,80 @@ impl HttpSink {
     }
 }
 
+impl Way {
+    fn to(client: Client, url: Url) -> Self {
+        match client.plain(&url).and_then(|pool| Plain::new(pool, &url)) {
+            Some(plain) => Self::Plain(plain),
+            None => Self::Client(client, url),
+        }
+    }
+
+    async fn post(&self, mut headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
+        match self {
+            Self::Plain(plain) => {
+                headers.extend(plain.headers.iter().cloned());
+                match plain.pool.post(&plain.target, headers, body).await {
+                    Ok(answer) => Ok(Response::Plain(answer)),
+                    Err(plain::Fault::Unreachable(reason)) => Err(Failure::unreachable(&reason.0)),
+                    Err(plain::Fault::Broken(reason)) => Err(Failure::no_answer(&reason.0)),
+                }
+            }
+            Self::Client(client, url) => {
+                match Box::pin(client.post(url.clone()).headers(headers).body(body).send()).await {
+                    Ok(response) => Ok(Response::Client(response)),
+                    Err(error) if error.is_connect() => Err(Failure::unreachable(&no_answer(&error).0)),
+                    Err(error) => Err(Failure::no_answer(&no_answer(&error).0)),
+                }
+            }
+        }
+    }
+}
+
+impl Plain {
+    /// `None` for a URL that HTTP's own grammar does not take.
+    fn new(pool: Pool, url: &Url) -> Option<Self> {
+        let target = url[Position::BeforePath..Position::AfterQuery].parse().ok()?;
+        let headers = vec![
+            (HOST, HeaderValue::try_from(client::authority(url)).ok()?),
+            (USER_AGENT, HeaderValue::from_static(client::USER_AGENT)),
+            (ACCEPT, HeaderValue::from_static("*/*")),
+        ];
+        Some(Self { pool, target, headers })
+    }
+}
+
+/// An answer, whichever way it comes.
+enum Response {
+    Plain(plain::Answer),
+    Client(reqwest::Response),
+}
+
+impl Response {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Plain(answer) => answer.status,
+            Self::Client(response) => response.status(),
+        }
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        match self {
+            Self::Plain(answer) => &answer.headers,
+            Self::Client(response) => response.headers(),
+        }
+    }
+
+    /// The next piece of the body; `None` at its end.
+    async fn chunk(&mut self) -> Result<Option<Bytes>, NoAnswer> {
+        match self {
+            Self::Plain(answer) => answer.chunk().await,
+            Self::Client(response) => response.chunk().await.map_err(|error| no_answer(&error)),
+        }
+    }
+}
+
 fn compose(request: Request<'_>) -> (HeaderMap, Bytes) {
-    let mut headers = HeaderMap::with_capacity(16);
+    let mut headers = HeaderMap::with_capacity(HEADER_ROOM);
     request.pass_through.write_http(&mut headers);
     let body = match request.format {
         Format::Binary => event::http::encode_binary(request.event, &mut headers),
@@ -154,7 +246,7 @@ async fn whole(response: &mut Response) -> Result<Bytes, Broken> {
             Ok(Some(chunk)) if body.len() + chunk.len() > REPLY_LIMIT => return Err(Broken::TooLong),
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body.freeze()),
-            Err(error) => return Err(Broken::Cut(no_answer(&error).0)),
+            Err(error) => return Err(Broken::Cut(error.0)),
         }
     }
 }

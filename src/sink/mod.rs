@@ -1,11 +1,13 @@
 //! One delivery to one destination, and what came of it: over HTTP, or straight into a channel. A sink knows nothing of
-//! subscriptions and never tries twice.
+//! subscriptions and makes one attempt; only a request that was lost with a connection out of the pool is sent once more.
 
 pub mod client;
 mod http;
 mod into_channel;
 mod outcome;
+mod plain;
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use crate::event::{Event, PassThrough};
@@ -63,19 +65,22 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// Delivers once.
-    pub async fn deliver(&self, request: Request<'_>) -> Outcome {
+    /// Delivers once. Boxed: what a request needs on its way is large, and would be copied with every future around it.
+    pub fn deliver<'a>(&'a self, request: Request<'a>) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         match self {
-            Self::Http(sink) => sink.deliver(request).await,
-            Self::Channel(sink) => sink.deliver(request).await,
+            Self::Http(sink) => Box::pin(sink.deliver(request)),
+            Self::Channel(sink) => Box::pin(sink.deliver(request)),
         }
     }
 
     /// Delivers many at once. What the answer holds beside its status is of no account.
-    pub async fn deliver_batch(&self, request: BatchRequest<'_>) -> Outcome {
+    pub fn deliver_batch<'a>(
+        &'a self,
+        request: BatchRequest<'a>,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         match self {
-            Self::Http(sink) => sink.deliver_batch(request).await,
-            Self::Channel(sink) => sink.deliver_batch(request).await,
+            Self::Http(sink) => Box::pin(sink.deliver_batch(request)),
+            Self::Channel(sink) => Box::pin(sink.deliver_batch(request)),
         }
     }
 

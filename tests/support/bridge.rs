@@ -16,6 +16,7 @@ pub struct Setup {
     nats_url: String,
     files: Vec<(String, String)>,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     listen: u16,
     admin: u16,
 }
@@ -43,6 +44,7 @@ impl Bridge {
             nats_url: nats_url.to_owned(),
             files: Vec::new(),
             flags: Vec::new(),
+            variables: Vec::new(),
             listen: free_port(),
             admin: free_port(),
         }
@@ -64,6 +66,12 @@ impl Setup {
 
     pub fn switch(mut self, name: &str) -> Self {
         self.flags.push(name.to_owned());
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -99,6 +107,7 @@ impl Setup {
         command.arg("--admin-listen").arg(format!("127.0.0.1:{}", self.admin));
         command.arg("--resources").arg(dir.path().join("resources"));
         command.args(&self.flags);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         Process::spawn(command, dir.path(), "knats")
     }
 }
@@ -195,9 +204,7 @@ impl Bridge {
 
     /// The memory it holds now, in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        self.process.resident_kib()
     }
 }
 

@@ -146,6 +146,12 @@ impl Nats {
         eventually(&format!("{count} messages in KN_DEADLETTERS"), enough).await
     }
 
+    /// Waits until so many dead letters are kept, without reading them.
+    pub async fn dead_letters_counted(&self, count: u64) {
+        until(&format!("{count} messages in KN_DEADLETTERS"), || async { self.count("KN_DEADLETTERS").await == count })
+            .await;
+    }
+
     pub async fn consumers(&self, stream: &str) -> Vec<consumer::Info> {
         self.stream(stream).await.consumers().try_collect().await.unwrap()
     }

@@ -1,6 +1,7 @@
 //! A child process that never outlives its test, and the signals that tests send.
 
 use std::fs::File;
+use std::io::PipeReader;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -30,6 +31,21 @@ impl Process {
         command.stdout(append(&stdout)).stderr(append(&stderr));
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         Self { child, stdout, stderr }
+    }
+
+    /// The same, with standard output going into a pipe that the test reads, or does not.
+    pub fn spawn_piped(mut command: Command, dir: &Path, name: &str) -> (Self, PipeReader) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let stderr = dir.join(format!("{name}.stderr"));
+        let child = command.stdout(writer).stderr(File::create(&stderr).unwrap()).spawn().unwrap();
+        (Self { child, stdout: PathBuf::new(), stderr }, reader)
+    }
+
+    /// The memory it holds now, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     pub fn id(&self) -> u32 {

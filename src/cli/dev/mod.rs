@@ -20,8 +20,9 @@ pub(super) const VIEWER: &str = "default/viewer";
 const MANIFEST_FILE: &str = "foo.yaml";
 
 /// Flags of `serve` that say how to reach a server: `dev` has its own.
-const CONNECTION_FLAGS: [&str; 9] = [
+const CONNECTION_FLAGS: [&str; 10] = [
     "nats_url",
+    "context",
     "nats_creds",
     "nats_user",
     "nats_password_file",
@@ -50,15 +51,14 @@ pub(super) fn defaults(command: clap::Command) -> clap::Command {
     command.mut_subcommand("dev", |dev| {
         let dev = dev
             .after_help("Examples:\n  knats dev\n  knats dev -f manifests/ --data ./events")
-            .mut_arg("listen", |arg| arg.default_value("127.0.0.1:8080"))
-            .mut_arg("nats_url", |arg| arg.default_value(None));
+            .mut_arg("listen", |arg| arg.default_value("127.0.0.1:8080"));
         CONNECTION_FLAGS.into_iter().fold(dev, |dev, flag| dev.mut_arg(flag, |arg| arg.hide(true)))
     })
 }
 
 pub(super) async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     let Args { mut serve, nats_server, data } = args;
-    if !serve.nats.nats_url.is_empty() {
+    if !serve.nats.nats_url.is_empty() || serve.nats.context.is_some() {
         return Err(Usage("dev starts a NATS server of its own; for another one there is `knats serve`".into()).into());
     }
     let binary = nats_server::find(nats_server.as_deref()).await?;

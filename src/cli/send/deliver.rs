@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::progress::Progress;
+use crate::cli::progress::Progress;
 use crate::cli::say;
 use crate::cli::sender::{Backoff, Failure, Sender};
 use crate::event::Event;

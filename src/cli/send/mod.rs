@@ -6,7 +6,6 @@
 mod deliver;
 mod make;
 mod produce;
-mod progress;
 mod read;
 mod template;
 
@@ -18,12 +17,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::overrides::Overrides;
+use super::progress::Progress;
 use super::say;
 use super::sender::{Mode, Sender};
 use crate::event::Event;
 use deliver::Delivery;
 use produce::{Flow, Pace, Producer};
-use progress::Progress;
 use template::{Moment, Template};
 
 /// From more events on it is speed that counts: many requests are under way at once, and on a terminal a line of progress
@@ -173,7 +172,7 @@ impl Args {
         let on_terminal = io::stdout().is_terminal();
         // Lines of events and a line of progress on one terminal would be in each other's way.
         let shows = Progress::is_possible() && !is_typed && (is_long || (!on_terminal && self.is_series()));
-        let progress = Progress::new(if self.file.is_none() { self.count() } else { None }, shows);
+        let progress = Progress::new(if self.file.is_none() { self.count() } else { None }, "accepted", shows);
         Ok(Delivery {
             sender: Sender::new(self.to.as_deref(), self.mode)?,
             retries: self.retries,

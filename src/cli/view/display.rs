@@ -15,7 +15,7 @@ const CONTEXT_ATTRIBUTES: [&str; 9] =
 pub(crate) const HEADLINE: &str = "☁️  cloudevents.Event";
 
 /// The whole block of one event, with the line end that closes it.
-pub(super) fn block(event: &Event) -> String {
+pub(crate) fn block(event: &Event) -> String {
     let mut block = format!("{HEADLINE}\nContext Attributes,\n");
     for name in CONTEXT_ATTRIBUTES {
         if let Some(value) = event.attribute(name) {

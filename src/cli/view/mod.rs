@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Usage, duration, say, socket_address};
 use crate::event::{self, Builder, Event};
-pub(super) use display::HEADLINE;
+pub(super) use display::{HEADLINE, block};
 use tries::Tries;
 
 /// The largest request, in bytes.
@@ -131,7 +131,7 @@ impl Viewer {
             }
             return (status, format!("told to answer {status}\n")).into_response();
         }
-        let blocks: String = events.iter().map(display::block).collect();
+        let blocks: String = events.iter().map(block).collect();
         // Whoever reads may be slow; that must not hold up the runtime.
         let printed = tokio::task::spawn_blocking(move || say(&blocks)).await;
         if !matches!(printed, Ok(Ok(()))) {

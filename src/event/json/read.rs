@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -29,10 +30,18 @@ pub fn decode(bytes: &Bytes) -> Result<Event, Error> {
 /// # Errors
 /// [`Error::InBatch`] names the first event at fault.
 pub fn decode_batch(bytes: &Bytes) -> Result<Vec<Event>, Error> {
-    let Batch(members) = serde_json::from_str(text(bytes)?).map_err(|fault| not_json("batch of events", &fault))?;
-    let mut events: Vec<Event> = Vec::with_capacity(members.len());
-    for (index, member) in members.into_iter().enumerate() {
-        let event = Envelope::parse(member.get())
+    let text = text(bytes)?;
+    let mut events: Vec<Event> = Vec::new();
+    // In one go. A batch that cannot be read so is read once more, event by event, to tell which one is at fault.
+    let envelopes: Vec<Result<Envelope<'_>, serde_json::Error>> = match serde_json::from_str(text) {
+        Ok(Batch(envelopes)) => envelopes.into_iter().map(Ok).collect(),
+        Err(_) => {
+            let Batch(members) = serde_json::from_str(text).map_err(|fault| not_json("batch of events", &fault))?;
+            members.into_iter().map(|member: &RawValue| Envelope::parse(member.get())).collect()
+        }
+    };
+    for (index, envelope) in envelopes.into_iter().enumerate() {
+        let event = envelope
             .map_err(|fault| not_json("event", &fault))
             .and_then(|envelope| envelope.into_event(bytes, None))
             .and_then(|event| same_version(events.first(), event))
@@ -210,7 +219,7 @@ fn attribute<'a>(version: SpecVersion, name: &str, value: &'a RawValue) -> Resul
 fn string<'a>(name: &str, value: &'a RawValue) -> Result<Cow<'a, str>, Error> {
     let text = value.get();
     match text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(characters) if !characters.contains('\\') => Ok(Cow::Borrowed(characters)),
+        Some(characters) if !characters.as_bytes().contains(&b'\\') => Ok(Cow::Borrowed(characters)),
         Some(_) => serde_json::from_str(text).map(Cow::Owned).map_err(|fault| {
             Error::attribute(excerpt(name), format!("is no JSON string of Unicode characters: {fault}"))
         }),
@@ -291,14 +300,14 @@ impl<'de> Deserialize<'de> for Name<'de> {
     }
 }
 
-struct Batch<'a>(Vec<&'a RawValue>);
+struct Batch<T>(Vec<T>);
 
-impl<'de> Deserialize<'de> for Batch<'de> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Batch<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct BatchVisitor;
+        struct BatchVisitor<T>(PhantomData<T>);
 
-        impl<'de> Visitor<'de> for BatchVisitor {
-            type Value = Batch<'de>;
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for BatchVisitor<T> {
+            type Value = Batch<T>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("an array of events")
@@ -317,6 +326,6 @@ impl<'de> Deserialize<'de> for Batch<'de> {
             }
         }
 
-        deserializer.deserialize_seq(BatchVisitor)
+        deserializer.deserialize_seq(BatchVisitor(PhantomData))
     }
 }

@@ -141,7 +141,8 @@ async fn windows(
         let mut windows = Vec::new();
         for window in all {
             let doing = while_doing(format!("cannot look through stream {}", window.stream));
-            let first = scan::first_since(&manager.api, &window, time).await.map_err(doing)?;
+            let first =
+                manager.api.first_since(&window.stream, window.first..=window.last, time).await.map_err(doing)?;
             windows.push((Window { first, ..window }, true));
         }
         return Ok(windows);

@@ -150,7 +150,8 @@ async fn letters(
             window = scan::window(&manager.api, dead_letter::STREAM).await.map_err(doing())?;
         }
         let Some(window) = &window else { break };
-        let from = scan::first_since(&manager.api, window, record.time).await.map_err(doing())?;
+        let from =
+            manager.api.first_since(&window.stream, window.first..=window.last, record.time).await.map_err(doing())?;
         let is_it = |message: &StoredMessage| is_letter_of(question, found, sequence, message);
         let subject = name::dead_letter_subject(&key);
         let stream = dead_letter::STREAM;

@@ -15,14 +15,15 @@ pub(super) struct Progress {
     started: Instant,
     next: Duration,
     of: Option<u64>,
+    verb: &'static str,
     drawn: bool,
     wanted: bool,
 }
 
 impl Progress {
-    /// `of` is how many events there will be, when that is known.
-    pub(super) fn new(of: Option<u64>, wanted: bool) -> Self {
-        Self { started: Instant::now(), next: FIRST, of, drawn: false, wanted }
+    /// `of` is how many events there will be, when that is known; `verb` what is done with them.
+    pub(super) fn new(of: Option<u64>, verb: &'static str, wanted: bool) -> Self {
+        Self { started: Instant::now(), next: FIRST, of, verb, drawn: false, wanted }
     }
 
     /// Whether standard error shows it to a person.
@@ -43,7 +44,7 @@ impl Progress {
         self.next = elapsed + BETWEEN;
         self.drawn = true;
         // It is a service: who closed standard error does not want it.
-        let _ = write!(io::stderr(), "\r\x1b[K{}", line(done, self.of, elapsed));
+        let _ = write!(io::stderr(), "\r\x1b[K{}", line(done, self.of, self.verb, elapsed));
     }
 
     /// Takes the line away.
@@ -55,7 +56,7 @@ impl Progress {
 }
 
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shown only")]
-fn line(done: u64, of: Option<u64>, elapsed: Duration) -> String {
+fn line(done: u64, of: Option<u64>, verb: &str, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64();
     let mut line = String::new();
     if let Some(of) = of {
@@ -65,7 +66,7 @@ fn line(done: u64, of: Option<u64>, elapsed: Duration) -> String {
     } else {
         let _ = write!(line, "{done}");
     }
-    let _ = write!(line, " accepted, {rate:.0}/s");
+    let _ = write!(line, " {verb}, {rate:.0}/s");
     if let Some(of) = of.filter(|of| done > 0 && *of > done) {
         let left = ((of - done) as f64 / rate).ceil() as u64;
         let _ = write!(line, ", {}:{:02} left", left / 60, left % 60);
@@ -87,14 +88,14 @@ mod tests {
             (42, None, 2, "42 accepted, 21/s"),
             (u64::MAX, Some(u64::MAX), 1, "[##############################]"),
         ] {
-            let line = line(done, of, Duration::from_secs(seconds));
+            let line = line(done, of, "accepted", Duration::from_secs(seconds));
             assert!(line.starts_with(expected), "{line}");
         }
     }
 
     #[test]
     fn what_is_not_wanted_is_not_drawn() {
-        let mut progress = Progress::new(Some(1), false);
+        let mut progress = Progress::new(Some(1), "accepted", false);
         progress.next = Duration::ZERO;
         progress.show(1);
         assert!(!progress.drawn);
