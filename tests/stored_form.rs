@@ -139,7 +139,7 @@ async fn channels_whose_plain_stream_names_collide_stay_apart() {
         in_namespace("a", subscribe("two", "b--c", &sink.url("/two"))),
     ];
     let bridge = Bridge::serve(&nats, &documents).await;
-    let channels = nats.stream_names().await.into_iter().filter(|name| name.starts_with("KN_A")).count();
+    let channels = nats.stream_names().await.into_iter().filter(|name| name.starts_with("KN_A__")).count();
     assert_eq!(channels, 2);
     for (path, id) in [("/a--b/c", "1"), ("/a/b--c", "2")] {
         let answer = crate::support::http::post(&bridge.url(path)).event(&event(id)).send().await;

@@ -155,7 +155,7 @@ async fn a_nats_that_comes_back_with_an_empty_store_gets_all_it_needs() {
     send_stubbornly(&bridge, "2").await;
     sink.wait_for_id("/", "2").await;
     bridge.wait_until_ready().await;
-    assert_eq!(nats.stream_names().await, ["KN_DEADLETTERS", STREAM]);
+    assert_eq!(nats.stream_names().await, ["KN_ATTEMPTS", "KN_DEADLETTERS", STREAM]);
     nats.settled(STREAM).await;
 }
 

@@ -403,6 +403,8 @@ async fn an_ambiguous_id_names_the_sources_and_channels_that_have_it() {
     assert_eq!(ask(&nats, &["1", "--since", "1h"]).await.code, Some(1));
     let narrowed = ["1", "--since", "1h", "--source", "/test", "--channel", "default/foo"];
     assert_eq!(story(&nats, &narrowed).await["channel"], "default/foo");
+    // What the log names is another one than was asked for.
+    assert_eq!(story(&nats, &["1", "--source", "/test", "--channel", "default/bar"]).await["sequence"], 1);
 }
 
 #[tokio::test]
@@ -432,6 +434,20 @@ async fn ids_of_any_form_are_found() {
         assert_eq!(from_log["subscriptions"][0]["dead_letters"][0]["sequence"], index + 1, "{id}");
         let looked = story(&nats, &["--since", "1h", "--", id]).await;
         assert_eq!(looked["sequence"], index + 1, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_source_too_long_for_the_log_is_found_all_the_same() {
+    let (nats, _sink, bridge) = world(json!({"retry": 0}), "failures", |_| Answer::status(400)).await;
+    let source = format!("/{}", "long".repeat(600));
+    bridge.send("foo", &event("1").attribute("source", &source)).await;
+    nats.dead_letters(1).await;
+    until("it is in the log", || async { nats.messages(LOG).await.len() == 1 }).await;
+    for args in [&["1"][..], &["1", "--since", "1h"], &["1", "--source", &source]] {
+        let story = story(&nats, args).await;
+        assert_eq!((&story["source"], &story["stored"]), (&json!(source), &json!(true)));
+        assert_eq!(attempts(&story["subscriptions"][0]), ["subscriber 1 400 kept"]);
     }
 }
 

@@ -199,13 +199,7 @@ fn is_ours(config: &Value) -> bool {
 /// # Errors
 /// When JetStream does not answer or says no; that there is no log is none.
 pub async fn of_id(api: &Api, id: &str, source: Option<&str>) -> Result<Vec<Attempt>, ApiError> {
-    let short = |text: &str| {
-        let mut text = text.to_owned();
-        shorten(&mut text);
-        text
-    };
-    // As they are in a record.
-    let (subject, id, source) = (format!("knats.attempt.{}.>", hash(id)), short(id), source.map(short));
+    let (subject, id, source) = (format!("knats.attempt.{}.>", hash(id)), shown(id), source.map(shown));
     let (mut found, mut from) = (Vec::new(), 1);
     while found.len() < MAX_READ
         && let Some(message) = api.next_message(STREAM, &subject, from).await?
@@ -341,6 +335,13 @@ impl Writer {
         self.place = Some(Place { looked: Instant::now(), losses, result });
         is_in_place
     }
+}
+
+/// A text as a record shows it.
+pub fn shown(text: &str) -> String {
+    let mut text = text.to_owned();
+    shorten(&mut text);
+    text
 }
 
 fn shorten(text: &mut String) {

@@ -187,7 +187,7 @@ fn start(command: Command, shutdown: CancellationToken) -> Running {
         Command::Completion(args) => Box::pin(async move { completion::run(&args) }),
         Command::Man(args) => Box::pin(async move { man::run(&args) }),
         Command::Validate(args) => Box::pin(async move { Ok(validate::run(args)) }),
-        Command::Why(args) => Box::pin(why::run(*args)),
+        Command::Why(args) => Box::pin(why::run(*args, shutdown)),
         Command::Diff(args) => Box::pin(diff::run(args)),
         Command::Doctor(args) => Box::pin(doctor::run(args)),
         Command::Redrive(args) => Box::pin(redrive::run(*args, shutdown)),

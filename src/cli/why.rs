@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use super::output::{age, plain};
 use super::{Usage, duration, nats, say};
@@ -70,7 +71,7 @@ enum Form {
     Yaml,
 }
 
-pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     let resolver = Resolver { services: args.resolve.iter().cloned().collect() };
     let desired = match args.resources.as_slice() {
         [] => None,
@@ -89,7 +90,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let manager = args.nats.manager().await?;
     let now = Timestamp::now();
     let progress = Progress::default();
-    let story = manager.why(&question, now, |done, total| progress.show(done, total)).await;
+    let story = tokio::select! {
+        story = manager.why(&question, now, |done, total| progress.show(done, total)) => story.map_err(anyhow::Error::new),
+        () = shutdown.cancelled() => Err(anyhow::anyhow!("interrupted before the event was found")),
+    };
     progress.clear();
     let story = story?;
     say(&match args.output {

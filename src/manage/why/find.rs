@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::Question;
-use crate::channel::attempts::Attempt;
+use crate::channel::attempts::{self, Attempt};
 use crate::channel::inventory::{self, ConsumerFacts, StreamFacts};
 use crate::channel::scan::{self, Looked, Window};
 use crate::channel::stream::stream_name;
@@ -22,6 +22,7 @@ const MAX_NAMED: usize = 20;
 
 /// One event with everything that was met on the way.
 pub(super) struct Found {
+    /// As the log of attempts shows it.
     pub(super) source: String,
     pub(super) stream: Option<String>,
     pub(super) channel: Option<(Key, ChannelKind)>,
@@ -35,6 +36,11 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Whether an event is this one.
+    pub(super) fn is(&self, event: &Event, question: &Question) -> bool {
+        event.id() == question.id && attempts::shown(event.source()) == self.source
+    }
+
     /// The consumer of a subscription.
     pub(super) fn consumer(&self, key: &Key) -> Option<&ConsumerFacts> {
         self.consumers.iter().find(|consumer| consumer.subscription.as_ref() == Some(key))
@@ -66,14 +72,16 @@ pub(super) async fn find(
     let world = World::read(manager).await?;
     let mut trail = Trail::default();
     trail.follow(manager.attempts_of(&question.id, question.source.as_deref()).await?);
+    trail.place_letters(&world);
+    trail.places.retain(|(stream, _), _| world.is_of(stream, question));
     let mut looked = String::new();
     if trail.places.is_empty() || question.since.is_some() {
         let windows = windows(manager, question, &world, now).await?;
         looked = trail.look(manager, question, &windows, progress).await?;
+        trail.place_letters(&world);
+        trail.places.retain(|(stream, _), _| world.is_of(stream, question));
     }
-    trail.place_letters(&world);
-    trail.places.retain(|(stream, _), _| world.is_of(stream, question));
-    choose(trail, question, world, &looked)
+    choose(trail, question, &world, &looked)
 }
 
 impl World {
@@ -193,7 +201,7 @@ impl Trail {
             scanned.map_err(while_doing("cannot look through the streams of the channels"))?;
         for (stream, message) in found {
             let Some(event) = fits(&stream, &message, question) else { continue };
-            let source = event.source().to_owned();
+            let source = attempts::shown(event.source());
             if stream == dead_letter::STREAM {
                 self.letters.extend(subscription_of(&message).map(|key| (source, key, message)));
             } else {
@@ -208,26 +216,28 @@ impl Trail {
         })
     }
 
-    /// A dead letter is met where the event itself is, if that is known; else it stands for the event.
+    /// A dead letter stands for its event in the stream that its subscription reads; where that is not known, only if nothing else
+    /// is known of an event of its source.
     fn place_letters(&mut self, world: &World) {
-        for (source, subscription, _) in &self.letters {
-            if !self.places.keys().any(|(_, known)| known == source) {
-                let stream = world.stream_of(subscription).unwrap_or_default().to_owned();
-                self.places.entry((stream, source.clone())).or_default();
-            }
-        }
-        for record in self.records.iter().filter(|record| record.stream == dead_letter::STREAM) {
-            if let Some(key) = Key::new(&record.namespace, &record.subscription)
-                && !self.places.keys().any(|(_, known)| *known == record.source)
-            {
-                let stream = world.stream_of(&key).unwrap_or_default().to_owned();
-                self.places.entry((stream, record.source.clone())).or_default();
+        let redriven = self.records.iter().filter(|record| record.stream == dead_letter::STREAM);
+        let redriven = redriven
+            .filter_map(|record| Some((record.source.clone(), Key::new(&record.namespace, &record.subscription)?)));
+        let kept = self.letters.iter().map(|(source, subscription, _)| (source.clone(), subscription.clone()));
+        for (source, subscription) in redriven.chain(kept).collect::<Vec<_>>() {
+            match world.stream_of(&subscription) {
+                Some(stream) => {
+                    self.places.entry((stream.to_owned(), source)).or_default();
+                }
+                None if self.places.keys().any(|(_, known)| *known == source) => {}
+                None => {
+                    self.places.entry((String::new(), source)).or_default();
+                }
             }
         }
     }
 }
 
-fn choose(trail: Trail, question: &Question, world: World, looked: &str) -> Result<Found, Error> {
+fn choose(trail: Trail, question: &Question, world: &World, looked: &str) -> Result<Found, Error> {
     let asked = Asked(question);
     if trail.places.len() > 1 {
         let mut text = format!("{asked} is the id of {} events; name one of them:", trail.places.len());
@@ -244,26 +254,23 @@ fn choose(trail: Trail, question: &Question, world: World, looked: &str) -> Resu
             "; a longer --since looks further back"
         };
         let further = if looked.starts_with("all ") { "" } else { further };
-        let place = if looked.is_empty() { "in that channel" } else { looked };
         return Err(Error::NotFound(format!(
-            "{asked} is not known: it is not in the log of attempts, and not in {place}{further}"
+            "{asked} is not known: it is not in the log of attempts, and not in {looked}{further}"
         )));
     };
     let channel = world.channels(&stream, question).into_iter().next();
-    let consumers = world.consumers.into_iter().filter(|consumer| consumer.stream == stream).collect();
+    let is_here = |subscription: &Key| world.stream_of(subscription).is_none_or(|its| its == stream);
+    let letters = trail.letters.into_iter().filter(|(of, subscription, _)| *of == source && is_here(subscription));
+    let letters = letters.map(|(_, subscription, message)| (subscription, message)).collect();
     let records = trail.records.into_iter();
     let same =
         |record: &Attempt| record.source == source && (record.stream == stream || record.stream == dead_letter::STREAM);
+    let consumers = world.consumers.iter().filter(|consumer| consumer.stream == stream).cloned().collect();
     Ok(Found {
         channel,
         sequences: sequences.into_iter().collect(),
         records: records.filter(same).collect(),
-        letters: trail
-            .letters
-            .into_iter()
-            .filter(|(of, ..)| *of == source)
-            .map(|(_, key, message)| (key, message))
-            .collect(),
+        letters,
         consumers,
         stream: Some(stream).filter(|stream| !stream.is_empty()),
         source,

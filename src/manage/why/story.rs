@@ -71,7 +71,7 @@ pub(super) async fn tell(
         },
         subscriptions: chapters,
         stream: found.stream,
-        source: found.source,
+        source: event.as_ref().map_or(found.source, |event| event.source().to_owned()),
     })
 }
 
@@ -86,10 +86,7 @@ async fn stored(
     let (Some(stream), Some(sequence)) = (&found.stream, sequence) else { return Ok(None) };
     let doing = while_doing(format!("cannot read message {sequence} of stream {stream}"));
     let message = scan::stored(&manager.api, stream, sequence).await.map_err(doing)?;
-    Ok(message.filter(|message| {
-        let event = event_of(stream, message);
-        event.is_some_and(|event| event.id() == question.id && event.source() == found.source)
-    }))
+    Ok(message.filter(|message| event_of(stream, message).is_some_and(|event| found.is(&event, question))))
 }
 
 /// Where the event stands with the consumer of a subscription, if there is one.
@@ -172,8 +169,7 @@ fn is_letter_of(question: &Question, found: &Found, sequence: Option<u64>, messa
     if let (Some(stream), Some(at)) = (header(dead_letter::ORIGIN_STREAM), header(dead_letter::ORIGIN_SEQUENCE)) {
         return Some(stream) == found.stream.as_deref() && at.parse().ok() == sequence;
     }
-    event_of(dead_letter::STREAM, message)
-        .is_some_and(|event| event.id() == question.id && event.source() == found.source)
+    event_of(dead_letter::STREAM, message).is_some_and(|event| found.is(&event, question))
 }
 
 /// The event that a dead letter was made of.
