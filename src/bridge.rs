@@ -3,6 +3,7 @@
 
 mod readiness;
 mod reconcile;
+mod scrape;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,9 @@ use crate::dispatch::Shared;
 use crate::ingress::{self, Ingress};
 use crate::resource::{Desired, Key};
 use crate::sink::{Client, ClientError};
+use crate::telemetry::{Exposition, Metrics};
 use reconcile::Reconciler;
+use scrape::Scrape;
 
 /// After the drain timeout, tasks that still do not end are left behind.
 const LAST_CALL: Duration = Duration::from_secs(3);
@@ -54,6 +57,8 @@ pub struct Sockets {
 pub struct Resources {
     pub desired: Desired,
     pub faults: Vec<String>,
+    /// How often a newer wish could not be read so far.
+    pub refusals: u64,
 }
 
 /// Why a bridge cannot start at all. A NATS server that is away is no reason.
@@ -88,24 +93,30 @@ pub async fn run(
     let (readiness, readiness_receiver) = watch::channel(readiness::starting());
 
     let tasks = TaskTracker::new();
-    let admin = tokio::spawn(admin::serve(sockets.admin, readiness_receiver, closed.clone()));
+    let metrics = Arc::new(Metrics::default());
+    let api = Api::new(control.clone());
+    let scrape = Scrape::new(api.clone(), [&control, &pulls], resources.clone(), config.dispatcher);
+    let exposition = Arc::new(Exposition::new(Arc::clone(&metrics), vec![Box::new(scrape)]));
+    let admin = tokio::spawn(admin::serve(sockets.admin, readiness_receiver, exposition, closed.clone()));
     if let Some(listener) = sockets.ingress {
         let ingress = Ingress {
             publisher: publisher.clone(),
             routes: targets_receiver,
             default_channel: config.default_channel.clone(),
             max_in_flight: config.max_in_flight,
+            metrics: Arc::clone(&metrics),
         };
         tasks.spawn(ingress::serve(listener, ingress, shutdown.clone(), config.drain_timeout));
     }
-    let (attempts, writing) = AttemptLog::new(control.clone(), config.attempts.level);
+    let (attempts, writing) = AttemptLog::new(control.clone(), config.attempts.level, metrics.attempt_log_drops());
     tasks.spawn(writing);
     let shared = Shared {
-        api: Api::new(control.clone()),
+        api,
         pulls,
         control: control.clone(),
         dead_letters: DeadLetters::new(publisher.clone()),
         attempts,
+        metrics,
     };
     let reconciler = Reconciler::new(config.clone(), shared, publisher, Client::new()?, targets, readiness);
     tasks.spawn(reconciler.run(resources, shutdown.clone()));

@@ -19,6 +19,7 @@ use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream a
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
 use crate::resource::{Channel, Delivery, Desired, Destination, Key, Ordering, Subscription};
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};
+use crate::telemetry;
 
 /// Calls of the JetStream API that are under way at once.
 const PARALLEL: usize = 16;
@@ -149,6 +150,9 @@ impl Reconciler {
     /// One pass over everything. True when nothing is left to do.
     async fn reconcile(&mut self, desired: &Desired) -> bool {
         self.retire(desired).await;
+        self.shared
+            .metrics
+            .retain(|channel| desired.channels.contains_key(channel), |key| desired.subscriptions.contains_key(key));
         if !self.shared.control.is_connected() {
             // Declared and not in place: the ingress says 503, not 404.
             self.channels.retain(|key, _| desired.channels.contains_key(key));
@@ -209,7 +213,10 @@ impl Reconciler {
     }
 
     fn publish_targets(&self, desired: &Desired) {
-        let target = |key: &Key| self.channels.get(key).and_then(|placed| placed.target.clone().ok());
+        let target = |key: &Key| {
+            let target = self.channels.get(key).and_then(|placed| placed.target.clone().ok());
+            target.map(|target| Target { meter: self.shared.metrics.channel(key), ..target })
+        };
         let targets: Targets = desired.channels.keys().map(|key| (key.clone(), target(key))).collect();
         self.targets.send_if_modified(|current| {
             let changed = **current != targets;
@@ -403,7 +410,9 @@ impl Reconciler {
                 }
             }
         }
+        self.tell_states(wanted);
         let now = Readiness { missing, notes, resource_faults: wanted.faults.clone() };
+        self.shared.metrics.ready.set(u64::from(now.missing.is_empty()));
         self.readiness.send_if_modified(|current| {
             let changed = *current != now;
             for missing in now.missing.iter().filter(|missing| !current.missing.contains(missing)) {
@@ -418,8 +427,28 @@ impl Reconciler {
         });
     }
 
+    /// Tells metrics how each subscription is doing.
+    fn tell_states(&self, wanted: &Resources) {
+        if !self.config.dispatcher {
+            return;
+        }
+        for key in wanted.desired.subscriptions.keys() {
+            let state = match self.subscriptions.get(key) {
+                Some(Placement::Running(running)) => match running.health.state() {
+                    State::Pulling => telemetry::State::Delivering,
+                    State::Held(_) => telemetry::State::Held,
+                    State::Stalled(_) | State::Gone(_) => telemetry::State::Stalled,
+                },
+                Some(Placement::Paused) => telemetry::State::Paused,
+                Some(Placement::Waiting(_)) | None => telemetry::State::Waiting,
+            };
+            self.shared.metrics.subscription(key).set_state(state);
+        }
+    }
+
     async fn stop(self) {
         self.readiness.send_replace(readiness::draining());
+        self.shared.metrics.ready.set(0);
         for placement in self.subscriptions.values() {
             if let Placement::Running(running) = placement {
                 running.stop.cancel();

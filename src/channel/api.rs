@@ -57,6 +57,22 @@ impl Api {
         Ok(info.map(|info| info["config"].clone()))
     }
 
+    /// How many messages a stream holds for each of its subjects that match, one page from `offset`, and how many such subjects
+    /// there are.
+    pub(super) async fn subject_counts(
+        &self,
+        stream: &str,
+        subjects: &str,
+        offset: usize,
+    ) -> Result<(Vec<(String, u64)>, usize), ApiError> {
+        let request = json!({ "subjects_filter": subjects, "offset": offset });
+        let info = self.call(&format!("STREAM.INFO.{stream}"), &request).await?;
+        let counts = info["state"]["subjects"].as_object().into_iter().flatten();
+        let counts = counts.map(|(subject, count)| (subject.clone(), count.as_u64().unwrap_or(0))).collect();
+        let total = info["total"].as_u64().and_then(|total| usize::try_from(total).ok()).unwrap_or(0);
+        Ok((counts, total))
+    }
+
     pub(super) async fn create_stream(&self, stream: &str, config: &Value) -> Result<Value, ApiError> {
         Ok(self.call(&format!("STREAM.CREATE.{stream}"), config).await?["config"].clone())
     }

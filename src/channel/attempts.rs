@@ -1,6 +1,7 @@
 //! The stream `KN_ATTEMPTS`: what was tried with which event and what came of it, for those who ask later. A log, not a ledger:
 //! whatever cannot be written at once is left out, and no delivery ever waits for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -13,6 +14,7 @@ use super::api::{Api, ApiError};
 use super::connect::Connection;
 use super::stream::nanos;
 use crate::resource::Key;
+use crate::telemetry::Counter;
 
 /// The stream that keeps the log of attempts.
 pub const STREAM: &str = "KN_ATTEMPTS";
@@ -121,6 +123,7 @@ pub enum Next {
 pub struct AttemptLog {
     level: Level,
     queue: mpsc::Sender<Attempt>,
+    dropped: Arc<Counter>,
 }
 
 /// Brings the stream into place, with the age limit that was asked for.
@@ -167,10 +170,10 @@ pub fn hash(event_id: &str) -> String {
 }
 
 impl AttemptLog {
-    /// The log and the work of writing it, which ends when nobody holds the log any more.
-    pub fn new(connection: Connection, level: Level) -> (Self, impl Future<Output = ()>) {
+    /// The log and the work of writing it, which ends when nobody holds the log any more. Counts what it leaves out.
+    pub fn new(connection: Connection, level: Level, dropped: Arc<Counter>) -> (Self, impl Future<Output = ()>) {
         let (queue, attempts) = mpsc::channel(QUEUE);
-        (Self { level, queue }, write(connection, attempts))
+        (Self { level, queue, dropped }, write(connection, attempts))
     }
 
     pub fn level(&self) -> Level {
@@ -180,7 +183,9 @@ impl AttemptLog {
     /// Writes one record unless too many are on their way.
     pub fn record(&self, attempt: Attempt) {
         // Full: the log is behind, and deliveries do not wait for it.
-        let _ = self.queue.try_send(attempt);
+        if self.queue.try_send(attempt).is_err() {
+            self.dropped.add(1);
+        }
     }
 }
 

@@ -12,6 +12,8 @@ use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, ServerError};
 use tokio::sync::watch;
 
+use crate::telemetry::Tally;
+
 /// How often the server is asked whether it is still there. Three unanswered pings end the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,6 +78,8 @@ pub struct Link {
     pub connected: bool,
     /// How often it was lost.
     pub losses: u64,
+    /// How often the client dropped messages because nobody took them in time.
+    pub drops: u64,
 }
 
 impl Connection {
@@ -87,7 +91,13 @@ impl Connection {
         let (sender, link) = watch::channel(Link::default());
         let (denier, denied) = watch::channel(Denied::default());
         let (refuser, refusal) = watch::channel(String::new());
-        let follower = Arc::new(Follower { link: sender, denied: denier, refusal: refuser });
+        let follower = Arc::new(Follower {
+            link: sender,
+            denied: denier,
+            refusal: refuser,
+            slow: Tally::default(),
+            server_errors: Tally::default(),
+        });
         let options = authenticate(settings)
             .await?
             .name(name)
@@ -171,6 +181,8 @@ struct Follower {
     denied: watch::Sender<Denied>,
     /// Why there is no connection, as far as it was told; each reason is told once.
     refusal: watch::Sender<String>,
+    slow: Tally,
+    server_errors: Tally,
 }
 
 impl Follower {
@@ -184,16 +196,25 @@ impl Follower {
                 link.connected = false;
                 link.losses += 1;
             }),
-            Event::SlowConsumer(_) => {
-                tracing::error!("the NATS client dropped messages: a pull asked for more than fits")
-            }
+            Event::SlowConsumer(_) => self.link.send_modify(|link| {
+                link.drops += 1;
+                if let Some(count) = self.slow.add() {
+                    tracing::error!(count, "the NATS client dropped messages: a pull asked for more than fits");
+                }
+            }),
             Event::ServerError(ServerError::Other(text)) => match denied_subject(text) {
                 Some(subject) => self.deny(subject, text),
-                None => tracing::warn!(error = text, "NATS server error"),
+                None => self.server_error(text),
             },
-            Event::ServerError(error) => tracing::warn!(%error, "NATS server error"),
+            Event::ServerError(error) => self.server_error(&error.to_string()),
             Event::ClientError(error) => self.refused(error.to_string()),
             _ => {}
+        }
+    }
+
+    fn server_error(&self, error: &str) {
+        if let Some(count) = self.server_errors.add() {
+            tracing::warn!(error, count, "NATS server error");
         }
     }
 

@@ -188,7 +188,7 @@ pub async fn owned(api: &Api, stream: &str) -> Result<Vec<Key>, ApiError> {
     }
 }
 
-fn owner(config: &Value) -> Option<Key> {
+pub(super) fn owner(config: &Value) -> Option<Key> {
     let key: Key = config["metadata"][OWNER].as_str()?.parse().ok()?;
     (config["durable_name"].as_str() == Some(&name::consumer(&key))).then_some(key)
 }

@@ -18,7 +18,7 @@ use crate::resource::Key;
 
 /// The stream that keeps dead letters.
 pub const STREAM: &str = "KN_DEADLETTERS";
-const SUBJECTS: &str = "knats.deadletter.>";
+pub(super) const SUBJECTS: &str = "knats.deadletter.>";
 /// A dead letter that is stored again after a crash, within this time, is stored once.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(60 * 60);
 

@@ -3,6 +3,7 @@
 
 mod api;
 pub mod attempts;
+pub mod backlog;
 pub mod broker;
 mod calls;
 pub mod connect;

@@ -205,6 +205,11 @@ impl Puller {
         }
     }
 
+    /// Messages that the pull under way may still bring.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
     /// Whether a pull is under way.
     pub fn is_asking(&self) -> bool {
         self.outstanding > 0

@@ -1,5 +1,6 @@
 //! The stream of a channel: made when it is missing, adopted when it is there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -57,7 +58,8 @@ pub async fn ensure(api: &Api, channel: &Channel) -> Result<Target, EnsureError>
         return Err(EnsureError::NoAck(stream));
     }
     let max_msg_size = config["max_msg_size"].as_u64().and_then(|size| usize::try_from(size).ok());
-    Ok(Target { stream, subject, kind: channel.kind, max_msg_size: max_msg_size.filter(|size| *size > 0) })
+    let max_msg_size = max_msg_size.filter(|size| *size > 0);
+    Ok(Target { stream, subject, kind: channel.kind, max_msg_size, meter: Arc::default() })
 }
 
 async fn adopt(

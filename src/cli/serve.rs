@@ -29,7 +29,7 @@ pub struct Args {
     /// Where events come in
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = socket_address)]
     pub listen: SocketAddr,
-    /// Where /healthz and /readyz are
+    /// Where /healthz, /readyz and /metrics are
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = socket_address)]
     pub admin_listen: SocketAddr,
     /// Where `POST /` goes when the Host header names no channel
@@ -99,7 +99,7 @@ pub(super) async fn run_on(args: Args, sockets: Sockets, shutdown: CancellationT
     // Before the first look, so that no change falls between.
     let mut watcher = Watcher::new(&args.resources);
     let desired = Desired::load(&args.resources, &resolver).map_err(|faults| Usage(list(&faults).join("\n  ")))?;
-    let (sender, resources) = watch::channel(Resources { desired, faults: Vec::new() });
+    let (sender, resources) = watch::channel(Resources { desired, ..Resources::default() });
     let following = async {
         loop {
             watcher.changed().await;
@@ -118,14 +118,20 @@ fn reload(paths: &[PathBuf], resolver: &Resolver, sender: &watch::Sender<Resourc
     match Desired::load(paths, resolver) {
         Ok(desired) => {
             tracing::info!(channels = desired.channels.len(), subscriptions = desired.subscriptions.len(), "reloaded");
-            sender.send_replace(Resources { desired, faults: Vec::new() });
+            sender.send_modify(|resources| {
+                resources.desired = desired;
+                resources.faults.clear();
+            });
         }
         Err(faults) => {
             let faults = list(&faults);
             for fault in &faults {
                 tracing::error!(fault, "manifest refused, the last good set stays in force");
             }
-            sender.send_modify(|resources| resources.faults = faults);
+            sender.send_modify(|resources| {
+                resources.faults = faults;
+                resources.refusals += 1;
+            });
         }
     }
 }

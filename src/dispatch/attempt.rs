@@ -142,15 +142,22 @@ pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
     let kept = shared.dead_letters.set_aside(&plan.subscription, &poison.message, &poison.reason).await;
     let returns_in = match kept {
         Ok(()) => {
-            tracing::error!(
-                subscription = %plan.subscription, stream = poison.message.stream, sequence,
-                reason = poison.reason, "message set aside: it claims to be a CloudEvent and is not valid"
-            );
+            if let Some(count) = context.meter.poison.add() {
+                tracing::error!(
+                    subscription = %plan.subscription, stream = poison.message.stream, sequence, reason = poison.reason,
+                    count, "messages are set aside: they claim to be CloudEvents and are not valid"
+                );
+            }
             poison.ticket.acknowledge().await;
             None
         }
         Err(error) => {
-            tracing::warn!(subscription = %plan.subscription, %error, "a poison message could not be set aside yet");
+            if let Some(count) = context.meter.not_kept.add() {
+                tracing::warn!(
+                    subscription = %plan.subscription, stream = poison.message.stream, sequence, %error, count,
+                    "messages that are no events could not be set aside yet"
+                );
+            }
             poison.ticket.retry_after(NOT_KEPT_WAIT).await;
             Some(NOT_KEPT_WAIT)
         }
@@ -236,7 +243,7 @@ async fn give_up(
         match persist(context, &work, sink, Purpose::DeadLetter, &letter, pass_through, slot).await {
             Ok(()) => return work.settle(contact).await,
             Err(refusal) => {
-                if let Some(count) = context.tallies.dead_letter_sink.add() {
+                if let Some(count) = context.meter.dead_letter_sink.add() {
                     tracing::warn!(
                         subscription = %plan.subscription, id = letter.id(), source = letter.source(),
                         sink = sink.address(), code = refusal.code, count, "the dead letter sink failed, events are kept"
@@ -248,7 +255,7 @@ async fn give_up(
     match keep(context, &work, &letter, pass_through, slot).await {
         Ok(()) => {
             let event = &work.stored.event;
-            if let Some(count) = context.tallies.kept.add() {
+            if let Some(count) = context.meter.kept.add() {
                 tracing::warn!(
                     subscription = %plan.subscription, id = event.id(), source = event.source(),
                     code = failure.code, count, "given up, events are kept in {}", dead_letter::STREAM
@@ -258,7 +265,7 @@ async fn give_up(
         }
         Err(error) => {
             let event = &work.stored.event;
-            if let Some(count) = context.tallies.not_kept.add() {
+            if let Some(count) = context.meter.not_kept.add() {
                 tracing::warn!(
                     subscription = %plan.subscription, id = event.id(), source = event.source(),
                     %error, count, "dead letters could not be kept yet, their events come again"

@@ -27,7 +27,6 @@ mod pace;
 pub mod policy;
 mod returning;
 mod slots;
-mod tally;
 mod trail;
 mod worker;
 
@@ -39,6 +38,7 @@ use crate::channel::{Api, Connection, Consumer, DeadLetters};
 use crate::filter::Filter;
 use crate::resource::{Breaker, Controls, Delivery, Key};
 use crate::sink::Sink;
+use crate::telemetry::{Metrics, SubscriptionMeter};
 
 pub use health::{Health, State};
 pub use worker::Worker;
@@ -85,15 +85,16 @@ pub struct Shared {
     pub control: Connection,
     pub dead_letters: DeadLetters,
     pub attempts: AttemptLog,
+    pub metrics: Arc<Metrics>,
 }
 
 /// A plan and its surroundings, as the events at work see them.
 type Context = Arc<Surroundings>;
 
-/// A subscription's plan, what it shares with others, and the faults it has counted.
+/// A subscription's plan, what it shares with others, and what is told of it.
 struct Surroundings {
     plan: Plan,
     shared: Shared,
-    tallies: tally::Tallies,
+    meter: Arc<SubscriptionMeter>,
     trail: trail::Trail,
 }

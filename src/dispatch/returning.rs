@@ -27,6 +27,10 @@ impl Returning {
         self.due.contains_key(&sequence)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.due.len()
+    }
+
     /// It has come.
     pub(super) fn returned(&mut self, sequence: u64) {
         self.due.remove(&sequence);

@@ -1,13 +1,17 @@
 //! What is told of each attempt, to those who want to know. It only looks on: nothing that a delivery does depends on it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::attempt::Work;
+use super::{Plan, Shared};
+use crate::channel::Place;
 use crate::channel::attempts::{self, Attempt, AttemptLog, Level};
 use crate::resource::Key;
 use crate::sink::{Failure, Outcome, Purpose, Sink};
+use crate::telemetry::SubscriptionMeter;
 
 /// One request to a sink: while it is under way, and after.
 #[derive(Clone, Copy)]
@@ -38,6 +42,9 @@ pub(super) struct Trail {
     subscription: Key,
     stream: String,
     log: AttemptLog,
+    meter: Arc<SubscriptionMeter>,
+    /// What its events are sent for at first.
+    first: Purpose,
 }
 
 impl<'a> Exchange<'a> {
@@ -62,12 +69,25 @@ impl Exchange<'_> {
 }
 
 impl Trail {
-    pub(super) fn new(subscription: Key, stream: String, log: AttemptLog) -> Self {
-        Self { subscription, stream, log }
+    pub(super) fn new(plan: &Plan, shared: &Shared, meter: Arc<SubscriptionMeter>) -> Self {
+        Self {
+            subscription: plan.subscription.clone(),
+            stream: plan.consumer.stream.clone(),
+            log: shared.attempts.clone(),
+            meter,
+            first: if plan.subscriber.is_some() { Purpose::Subscriber } else { Purpose::Reply },
+        }
+    }
+
+    /// Tells that an event is acknowledged that was in this place.
+    pub(super) fn settled(&self, place: Place) {
+        let age = Timestamp::now().as_nanosecond().saturating_sub(place.stored_at_nanos);
+        self.meter.age_seconds.observe(Duration::from_nanos(u64::try_from(age).unwrap_or(0)));
     }
 
     /// Tells of an exchange: the status with which it went well, or its failure, and what follows.
     pub(super) fn tell(&self, work: &Work, exchange: &Exchange<'_>, result: Result<u16, &Failure>, next: Next) {
+        self.count(exchange, result.map_or_else(Failure::status, Some), !matches!(next, Next::RetryAfter(_)));
         let smooth = result.is_ok() && next == Next::Settled && work.attempt() == 1;
         let wanted = match self.log.level() {
             Level::Off => false,
@@ -77,6 +97,19 @@ impl Trail {
         if wanted {
             self.log.record(self.record(work, exchange, result, next));
         }
+    }
+
+    fn count(&self, exchange: &Exchange<'_>, code: Option<u16>, is_final: bool) {
+        let meter = &self.meter;
+        let attempts = match exchange.purpose {
+            purpose if purpose == self.first => {
+                meter.dispatch_seconds.observe(exchange.took);
+                &meter.attempts
+            }
+            Purpose::Subscriber | Purpose::Reply => &meter.replies,
+            Purpose::DeadLetter => &meter.dead_letters,
+        };
+        attempts.count(code, is_final);
     }
 
     fn record(&self, work: &Work, exchange: &Exchange<'_>, result: Result<u16, &Failure>, next: Next) -> Attempt {
@@ -99,7 +132,7 @@ impl Trail {
             },
             sink: exchange.sink.shown_address(),
             duration_ms: exchange.took.as_secs_f64() * 1000.0,
-            code: result.map_or_else(|failure| failure.answered.then_some(failure.code), Some),
+            code: result.map_or_else(Failure::status, Some),
             error: result.err().map(|failure| String::from_utf8_lossy(&failure.body).into_owned()),
             next: match next {
                 Next::Settled => attempts::Next::Settled,

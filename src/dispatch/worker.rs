@@ -12,7 +12,6 @@ use super::attempt::Report;
 use super::desk::Desk;
 use super::health::{Health, State};
 use super::pace::Pace;
-use super::tally::Tallies;
 use super::trail::Trail;
 use super::{Context, Plan, Shared, Surroundings};
 use crate::channel::connect::Link;
@@ -51,8 +50,9 @@ impl Worker {
     pub fn new(plan: Plan, shared: Shared, health: Health) -> Self {
         let losses = (shared.pulls.link().borrow().losses, shared.control.link().borrow().losses);
         let pace = Pace::new(plan.controls.rate);
-        let trail = Trail::new(plan.subscription.clone(), plan.consumer.stream.clone(), shared.attempts.clone());
-        let context = Arc::new(Surroundings { plan, shared, tallies: Tallies::default(), trail });
+        let meter = shared.metrics.subscription(&plan.subscription);
+        let trail = Trail::new(&plan, &shared, Arc::clone(&meter));
+        let context = Arc::new(Surroundings { plan, shared, meter, trail });
         Self {
             health,
             desk: Desk::new(Arc::clone(&context)),
@@ -72,6 +72,7 @@ impl Worker {
             let end = match Puller::start(&self.context.shared.pulls, self.context.plan.consumer.clone()).await {
                 Ok(mut puller) => {
                     let end = self.pull(&mut puller, &stop, &mut patience).await;
+                    self.context.meter.pull_credits.set(0);
                     self.accept_all(puller.stop().await).await;
                     end
                 }
@@ -110,6 +111,7 @@ impl Worker {
         let mut link = self.context.shared.pulls.link();
         let mut signs_of_work = self.desk.signs_of_work();
         loop {
+            self.context.meter.pull_credits.set(puller.outstanding() as u64);
             let room = if puller.is_asking() { 0 } else { self.desk.room() };
             let waking = self.desk.waking();
             tokio::select! {
@@ -272,6 +274,7 @@ impl Worker {
         }
         let left = self.desk.len();
         self.desk.clear().await;
+        self.context.meter.rest();
         if left > 0 {
             tracing::info!(subscription = %self.context.plan.subscription, events = left, "given back to JetStream");
         }

@@ -17,6 +17,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::account::Account;
 use super::body::{Inbound, MEMORY_BYTES};
 use super::error::{ALLOWED_METHODS, Error};
 use super::route::{self, Route};
@@ -25,6 +26,7 @@ use crate::channel::{PublishError, Publisher, Target};
 use crate::event::http::Mode;
 use crate::event::{self, Event, PassThrough};
 use crate::resource::Key;
+use crate::telemetry::Metrics;
 
 /// Bytes that a batch may have at least; each of its events is held to the limit of one message besides.
 const MIN_BATCH_LIMIT: usize = 16 * 1024 * 1024;
@@ -74,6 +76,7 @@ pub(super) struct Gate<S> {
     in_flight: Semaphore,
     /// Bytes for bodies.
     memory: Semaphore,
+    metrics: Arc<Metrics>,
 }
 
 pub(super) fn router<S: Store>(gate: Gate<S>) -> Router {
@@ -84,11 +87,11 @@ pub(super) fn router<S: Store>(gate: Gate<S>) -> Router {
 async fn handle<S: Store>(State(gate): State<Arc<Gate<S>>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let mut body = Inbound::new(&head.headers, body);
-    let outcome = AssertUnwindSafe(gate.answer(&head, &mut body)).catch_unwind().await;
-    let response = outcome.unwrap_or(Err(Error::Panicked)).unwrap_or_else(|error| {
-        tracing::debug!(method = %head.method, path = head.uri.path(), %error, "refused");
-        error.into_response()
-    });
+    let mut account = Account::open();
+    let answer = AssertUnwindSafe(gate.answer(&head, &mut body, &mut account)).catch_unwind().await;
+    let answer = answer.unwrap_or(Err(Error::Panicked));
+    account.close(head.uri.path(), &gate.metrics, &answer);
+    let response = answer.unwrap_or_else(IntoResponse::into_response);
     body.discard().await;
     response
 }
@@ -99,27 +102,38 @@ impl<S: Store> Gate<S> {
         routes: watch::Receiver<Arc<Targets>>,
         default_channel: Option<Key>,
         max_in_flight: usize,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let in_flight = Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS));
-        Self { store, routes, default_channel, max_in_flight, in_flight, memory: Semaphore::new(MEMORY_BYTES) }
+        let memory = Semaphore::new(MEMORY_BYTES);
+        Self { store, routes, default_channel, max_in_flight, in_flight, memory, metrics }
     }
 
-    async fn answer(&self, head: &Parts, body: &mut Inbound) -> Result<Response, Error> {
+    async fn answer(&self, head: &Parts, body: &mut Inbound, account: &mut Account) -> Result<Response, Error> {
         let route =
             route::parse(&head.uri, &head.headers).ok_or_else(|| Error::NoSuchPath(head.uri.path().to_owned()))?;
         match head.method {
-            Method::POST => self.take_in(route, &head.headers, body).await,
+            Method::POST => self.take_in(route, &head.headers, body, account).await,
             Method::OPTIONS => Ok(options()),
             ref other => Err(Error::Method(other.clone())),
         }
     }
 
-    async fn take_in(&self, route: Route, headers: &HeaderMap, body: &mut Inbound) -> Result<Response, Error> {
+    async fn take_in(
+        &self,
+        route: Route,
+        headers: &HeaderMap,
+        body: &mut Inbound,
+        account: &mut Account,
+    ) -> Result<Response, Error> {
         let target = self.target(self.channel(route)?)?;
+        account.is_for(&target);
         let _place = self.let_in()?;
         let mode = event::http::mode(headers)?;
+        account.has_mode(mode);
         let body = body.read(self.limit(mode), &self.memory).await?;
         let events = event::http::decode(headers, body.bytes.clone())?;
+        account.has(&events);
         self.store.publish_all(&target, &events, &PassThrough::from_http(headers)).await?;
         Ok(StatusCode::ACCEPTED.into_response())
     }
