@@ -21,7 +21,7 @@ use crate::dispatch::Shared;
 use crate::ingress::{self, Ingress};
 use crate::resource::{Desired, Key};
 use crate::sink::{Client, ClientError};
-use crate::telemetry::{Exposition, Metrics};
+use crate::telemetry::{Exposition, Metrics, Tracer, otlp};
 use reconcile::Reconciler;
 use scrape::Scrape;
 
@@ -42,6 +42,8 @@ pub struct Config {
     /// Delete the consumers of subscriptions that are no longer declared.
     pub prune: bool,
     pub attempts: attempts::Settings,
+    /// What is handed to a collector.
+    pub telemetry: otlp::Settings,
 }
 
 /// Sockets come bound, so that a port clash is known before anything is built.
@@ -97,6 +99,14 @@ pub async fn run(
     let api = Api::new(control.clone());
     let scrape = Scrape::new(api.clone(), [&control, &pulls], resources.clone(), config.dispatcher);
     let exposition = Arc::new(Exposition::new(Arc::clone(&metrics), vec![Box::new(scrape)]));
+    let exporting = TaskTracker::new();
+    let tracer = Tracer::new(&config.telemetry, metrics.span_drops(), closed.clone()).map(|(tracer, export)| {
+        exporting.spawn(export);
+        tracer
+    });
+    let (telemetry, told, stop) = (config.telemetry.clone(), Arc::clone(&exposition), closed.clone());
+    exporting.spawn(async move { otlp::export_metrics(&telemetry, told, stop).await });
+    exporting.close();
     let admin = tokio::spawn(admin::serve(sockets.admin, readiness_receiver, exposition, closed.clone()));
     if let Some(listener) = sockets.ingress {
         let ingress = Ingress {
@@ -105,6 +115,7 @@ pub async fn run(
             default_channel: config.default_channel.clone(),
             max_in_flight: config.max_in_flight,
             metrics: Arc::clone(&metrics),
+            tracer: tracer.clone(),
         };
         tasks.spawn(ingress::serve(listener, ingress, shutdown.clone(), config.drain_timeout));
     }
@@ -117,6 +128,7 @@ pub async fn run(
         dead_letters: DeadLetters::new(publisher.clone()),
         attempts,
         metrics,
+        tracer,
     };
     let reconciler = Reconciler::new(config.clone(), shared, publisher, Client::new()?, targets, readiness);
     tasks.spawn(reconciler.run(resources, shutdown.clone()));
@@ -131,5 +143,7 @@ pub async fn run(
     closed.cancel();
     // Ends at once: no admin request takes long.
     let _ = admin.await;
+    // What a collector does not take by then is lost.
+    let _ = tokio::time::timeout(LAST_CALL, exporting.wait()).await;
     Ok(())
 }

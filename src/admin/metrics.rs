@@ -14,10 +14,7 @@ use crate::telemetry::Exposition;
 use crate::telemetry::text::{self, Format};
 
 pub(super) fn router(exposition: Arc<Exposition>) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .method_not_allowed_fallback(method_not_allowed)
-        .with_state(exposition)
+    Router::new().route("/metrics", get(metrics)).method_not_allowed_fallback(method_not_allowed).with_state(exposition)
 }
 
 async fn metrics(State(exposition): State<Arc<Exposition>>, headers: HeaderMap) -> Response {

@@ -36,7 +36,7 @@ pub struct Readiness {
 }
 
 /// One thing that is not in place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Missing {
     /// `nats`, `channel`, `subscription`, `bridge` (while it drains).
     pub kind: &'static str,

@@ -1,7 +1,7 @@
 //! The difference between what is desired and what runs, and how it is closed: streams first, then consumers, then workers.
 //! Whatever fails is shown, tried again, and stands in the way of nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Config, Resources, readiness};
-use crate::admin::Readiness;
+use crate::admin::{Missing, Readiness};
 use crate::channel::attempts::{self, Level};
 use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
@@ -21,6 +21,8 @@ use crate::resource::{Channel, Delivery, Desired, Destination, Key, Ordering, Su
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};
 use crate::telemetry;
 
+/// What is missing at once is told in the log up to here: when NATS is gone, every subscription is missing.
+const MAX_TOLD: usize = 10;
 /// Calls of the JetStream API that are under way at once.
 const PARALLEL: usize = 16;
 /// The first and the longest wait before what failed is tried again.
@@ -415,9 +417,15 @@ impl Reconciler {
         self.shared.metrics.ready.set(u64::from(now.missing.is_empty()));
         self.readiness.send_if_modified(|current| {
             let changed = *current != now;
-            for missing in now.missing.iter().filter(|missing| !current.missing.contains(missing)) {
+            let known: HashSet<&Missing> = current.missing.iter().collect();
+            let mut new = now.missing.iter().filter(|missing| !known.contains(missing));
+            for missing in new.by_ref().take(MAX_TOLD) {
                 let name = missing.name.as_deref().unwrap_or_default();
                 tracing::warn!(kind = missing.kind, name, reason = missing.reason, "not in place");
+            }
+            let more = new.count();
+            if more > 0 {
+                tracing::warn!(more, "more is not in place; /readyz names all of it");
             }
             if now.missing.is_empty() && !current.missing.is_empty() {
                 tracing::info!("ready");

@@ -58,8 +58,11 @@ impl Scrape {
 
     fn here(&self) -> [Family; 5] {
         let mut connected = Family::new("nats_connected", Kind::Gauge, "1 while the connection to NATS stands.");
-        let mut reconnects =
-            Family::new("nats_reconnects_total", Kind::Counter, "How often a connection to NATS was lost and made anew.");
+        let mut reconnects = Family::new(
+            "nats_reconnects_total",
+            Kind::Counter,
+            "How often a connection to NATS was lost and made anew.",
+        );
         let mut slow = Family::new("slow_consumer_total", Kind::Counter, "How often the NATS client dropped messages.");
         for (name, link) in &self.links {
             let link = *link.borrow();
@@ -71,7 +74,8 @@ impl Scrape {
         }
         let resources = self.resources.borrow();
         let refused = Family::new("manifests_refused_total", Kind::Counter, "Changes of manifests that were refused.");
-        let faults = Family::new("manifest_faults", Kind::Gauge, "Faults of the newest manifests, which are not in force.");
+        let faults =
+            Family::new("manifest_faults", Kind::Gauge, "Faults of the newest manifests, which are not in force.");
         let faults = faults.with(vec![], resources.faults.len() as u64);
         [connected, reconnects, slow, refused.with(vec![], resources.refusals), faults]
     }
@@ -88,7 +92,8 @@ impl Scrape {
         match self.ask().await {
             Ok(families) => {
                 let families = Arc::new(families);
-                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Arc::clone(&families)));
+                *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((Instant::now(), Arc::clone(&families)));
                 Some(families)
             }
             Err(error) => {

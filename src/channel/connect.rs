@@ -97,6 +97,7 @@ impl Connection {
             refusal: refuser,
             slow: Tally::default(),
             server_errors: Tally::default(),
+            denials: Tally::default(),
         });
         let options = authenticate(settings)
             .await?
@@ -183,6 +184,7 @@ struct Follower {
     refusal: watch::Sender<String>,
     slow: Tally,
     server_errors: Tally,
+    denials: Tally,
 }
 
 impl Follower {
@@ -228,8 +230,9 @@ impl Follower {
             is_new = *times == 0;
             *times += 1;
         });
-        if is_new {
-            tracing::warn!(error = text, "NATS does not permit what the bridge needs");
+        // Subjects of acknowledgements are one each, so that a new one may come with every event.
+        if is_new && let Some(count) = self.denials.add() {
+            tracing::warn!(error = text, count, "NATS does not permit what the bridge needs");
         }
     }
 

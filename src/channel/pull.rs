@@ -18,6 +18,7 @@ use super::consumer::{Consumer, GROUP};
 use super::stream::nanos;
 use super::ticket::{Place, Ticket};
 use crate::event::{self, Event, PassThrough};
+use crate::telemetry::Tally;
 
 /// How long one pull waits at the server before it has to be renewed. When it was for nothing, the consumer is looked at, so
 /// this is also how long a consumer that was paused goes unnoticed; 5,000 idle subscriptions make 330 pulls a second.
@@ -53,6 +54,8 @@ pub struct Puller {
     /// What the server calls us while a pinned consumer gives its messages to us.
     pin: Option<String>,
     last_heard: Instant,
+    /// Messages that are no deliveries.
+    strays: Tally,
 }
 
 /// What came out of a pull.
@@ -143,6 +146,7 @@ impl Puller {
             outstanding: 0,
             pin: None,
             last_heard: Instant::now(),
+            strays: Tally::default(),
         })
     }
 
@@ -285,7 +289,9 @@ impl Puller {
         let Some(ticket) =
             message.reply.clone().and_then(|reply| Ticket::new(self.client.clone(), reply, &self.consumer))
         else {
-            tracing::warn!(subject = %message.subject, "a message without acknowledgement subject in a pull inbox");
+            if let Some(count) = self.strays.add() {
+                tracing::warn!(subject = %message.subject, count, "messages without acknowledgement subject in a pull inbox");
+            }
             return None;
         };
         let place = ticket.place();

@@ -22,6 +22,7 @@ use super::publish::PublishError;
 use super::pull::RawMessage;
 use super::ticket::settle;
 use crate::resource::Key;
+use crate::telemetry::Tally;
 
 /// Messages that are asked for at once.
 const PARALLEL: u64 = 16;
@@ -38,6 +39,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Search {
     readable_to: u64,
+    told: Tally,
 }
 
 /// Why a search did not come to its end; it is tried again after the next loss.
@@ -86,7 +88,9 @@ impl Search {
                     tracing::debug!(%subscription, stream, sequence, %error, "it stays in its stream");
                     settle(connection, consumer, *sequence, consumer_sequence, "+ACK").await;
                 }
-                tracing::error!(%subscription, stream, sequence, "unreadable message set aside: {REASON}");
+                if let Some(count) = self.told.add() {
+                    tracing::error!(%subscription, stream, sequence, count, "unreadable message set aside: {REASON}");
+                }
             }
             self.readable_to = end;
             next = end + 1;

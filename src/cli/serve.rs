@@ -16,6 +16,7 @@ use crate::bridge::{self, Config, Resources, Sockets};
 use crate::channel::attempts::{self, Level};
 use crate::resource::manifest::Watcher;
 use crate::resource::{Desired, Fault, Key, Resolver, resolve_entry};
+use crate::telemetry::otlp;
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  knats serve --nats-url nats://127.0.0.1:4222 -f manifests/ \
@@ -106,8 +107,9 @@ pub(super) async fn run_on(args: Args, sockets: Sockets, shutdown: CancellationT
             reload(&args.resources, &resolver, &sender);
         }
     };
+    let telemetry = otlp::Settings::read(|name| std::env::var(name).ok()).map_err(|error| Usage(error.to_string()))?;
     tokio::select! {
-        ended = bridge::run(config(&args), sockets, resources, shutdown) => ended.map_err(|error| Usage(error.to_string()))?,
+        ended = bridge::run(config(&args, telemetry), sockets, resources, shutdown) => ended.map_err(|error| Usage(error.to_string()))?,
         () = following => {}
     }
     Ok(ExitCode::SUCCESS)
@@ -140,7 +142,7 @@ fn list(faults: &[Fault]) -> Vec<String> {
     faults.iter().map(ToString::to_string).collect()
 }
 
-fn config(args: &Args) -> Config {
+fn config(args: &Args, telemetry: otlp::Settings) -> Config {
     Config {
         nats: args.nats.settings(),
         dispatcher: args.has(Role::Dispatcher),
@@ -158,6 +160,7 @@ fn config(args: &Args) -> Config {
             },
             max_age: args.attempt_log_max_age,
         },
+        telemetry,
     }
 }
 

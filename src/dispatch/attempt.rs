@@ -112,7 +112,7 @@ pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> 
     let guarded = work.guarded(sink);
     let event = guarded.as_ref().unwrap_or(&work.stored.event);
     let request = request(&context, &work, purpose, event, &work.stored.pass_through);
-    let (exchange, outcome) = Exchange::of(sink, purpose, work.attempt(), sink.deliver(request)).await;
+    let (exchange, outcome) = context.trail.send(sink, work.attempt(), request).await;
     match outcome {
         Outcome::Accepted(code, Answer::Reply(reply)) if plan.reply.is_some() => {
             context.trail.tell(&work, &exchange, Ok(code), trail::Next::Reply);
@@ -215,7 +215,7 @@ async fn answer(context: &Context, work: Work, reply: (Event, PassThrough), slot
     // In a broker, a reply that cannot be stored is a failed delivery: the subscriber is asked again (Knative's broker
     // specification), and the reply counts down what its event had left.
     let request = request(context, &work, Purpose::Reply, &event, &pass_through);
-    let (exchange, outcome) = Exchange::of(sink, Purpose::Reply, work.attempt(), sink.deliver(request)).await;
+    let (exchange, outcome) = context.trail.send(sink, work.attempt(), request).await;
     match outcome {
         Outcome::Accepted(code, _) => {
             context.trail.tell(&work, &exchange, Ok(code), trail::Next::Settled);
@@ -290,7 +290,7 @@ async fn persist(
     let mut attempt = 1;
     loop {
         let request = request(context, work, purpose, event, pass_through);
-        let (exchange, outcome) = Exchange::of(sink, purpose, attempt, sink.deliver(request)).await;
+        let (exchange, outcome) = context.trail.send(sink, attempt, request).await;
         let failure = match outcome {
             Outcome::Accepted(code, _) => {
                 context.trail.tell(work, &exchange, Ok(code), trail::Next::Settled);

@@ -38,7 +38,7 @@ use crate::channel::{Api, Connection, Consumer, DeadLetters};
 use crate::filter::Filter;
 use crate::resource::{Breaker, Controls, Delivery, Key};
 use crate::sink::Sink;
-use crate::telemetry::{Metrics, SubscriptionMeter};
+use crate::telemetry::{Metrics, SubscriptionMeter, Tracer};
 
 pub use health::{Health, State};
 pub use worker::Worker;
@@ -86,6 +86,8 @@ pub struct Shared {
     pub dead_letters: DeadLetters,
     pub attempts: AttemptLog,
     pub metrics: Arc<Metrics>,
+    /// `None` when nobody records traces.
+    pub tracer: Option<Tracer>,
 }
 
 /// A plan and its surroundings, as the events at work see them.

@@ -239,7 +239,8 @@ impl Worker {
             PullError::Gone(reason) => State::Gone(reason.clone()),
             error => State::Stalled(error.to_string()),
         };
-        tracing::warn!(%subscription, %error, "pull broken, it is built anew");
+        // Readiness tells of it when it lasts.
+        tracing::debug!(%subscription, %error, "pull broken, it is built anew");
         self.health.set(state);
     }
 

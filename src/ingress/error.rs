@@ -73,7 +73,9 @@ impl Error {
     /// What metrics call it.
     pub(super) fn received(&self) -> Received {
         match self {
-            Self::NoSuchPath(_) | Self::NoSuchHost(_) | Self::NotDeclared(_) | Self::NoDefault => Received::NoSuchChannel,
+            Self::NoSuchPath(_) | Self::NoSuchHost(_) | Self::NotDeclared(_) | Self::NoDefault => {
+                Received::NoSuchChannel
+            }
             Self::Method(_) => Received::MethodNotAllowed,
             Self::BodyTooLarge { .. } | Self::Publish(PublishError::TooLarge(_)) => Received::TooLarge,
             Self::BodyTooSlow(_) => Received::TooSlow,

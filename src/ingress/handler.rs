@@ -26,7 +26,7 @@ use crate::channel::{PublishError, Publisher, Target};
 use crate::event::http::Mode;
 use crate::event::{self, Event, PassThrough};
 use crate::resource::Key;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Tracer};
 
 /// Bytes that a batch may have at least; each of its events is held to the limit of one message besides.
 const MIN_BATCH_LIMIT: usize = 16 * 1024 * 1024;
@@ -77,6 +77,7 @@ pub(super) struct Gate<S> {
     /// Bytes for bodies.
     memory: Semaphore,
     metrics: Arc<Metrics>,
+    tracer: Option<Tracer>,
 }
 
 pub(super) fn router<S: Store>(gate: Gate<S>) -> Router {
@@ -87,7 +88,7 @@ pub(super) fn router<S: Store>(gate: Gate<S>) -> Router {
 async fn handle<S: Store>(State(gate): State<Arc<Gate<S>>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let mut body = Inbound::new(&head.headers, body);
-    let mut account = Account::open();
+    let mut account = Account::open(gate.tracer.as_ref(), &head.headers);
     let answer = AssertUnwindSafe(gate.answer(&head, &mut body, &mut account)).catch_unwind().await;
     let answer = answer.unwrap_or(Err(Error::Panicked));
     account.close(head.uri.path(), &gate.metrics, &answer);
@@ -103,10 +104,11 @@ impl<S: Store> Gate<S> {
         default_channel: Option<Key>,
         max_in_flight: usize,
         metrics: Arc<Metrics>,
+        tracer: Option<Tracer>,
     ) -> Self {
         let in_flight = Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS));
         let memory = Semaphore::new(MEMORY_BYTES);
-        Self { store, routes, default_channel, max_in_flight, in_flight, memory, metrics }
+        Self { store, routes, default_channel, max_in_flight, in_flight, memory, metrics, tracer }
     }
 
     async fn answer(&self, head: &Parts, body: &mut Inbound, account: &mut Account) -> Result<Response, Error> {
@@ -134,7 +136,7 @@ impl<S: Store> Gate<S> {
         let body = body.read(self.limit(mode), &self.memory).await?;
         let events = event::http::decode(headers, body.bytes.clone())?;
         account.has(&events);
-        self.store.publish_all(&target, &events, &PassThrough::from_http(headers)).await?;
+        self.store.publish_all(&target, &events, &account.pass_through(headers)).await?;
         Ok(StatusCode::ACCEPTED.into_response())
     }
 

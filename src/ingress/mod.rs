@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::channel::{Publisher, Targets};
 use crate::resource::Key;
 use crate::server;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Tracer};
 
 /// What an ingress needs to work.
 #[derive(Clone)]
@@ -29,12 +29,14 @@ pub struct Ingress {
     /// Requests at work at once; further ones are answered 503.
     pub max_in_flight: usize,
     pub metrics: Arc<Metrics>,
+    /// `None` when nobody records traces.
+    pub tracer: Option<Tracer>,
 }
 
 /// Serves until `shutdown`, then lets requests at work finish for at most `drain_timeout`.
 pub async fn serve(listener: TcpListener, ingress: Ingress, shutdown: CancellationToken, drain_timeout: Duration) {
-    let Ingress { publisher, routes, default_channel, max_in_flight, metrics } = ingress;
-    let gate = handler::Gate::new(publisher, routes, default_channel, max_in_flight, metrics);
+    let Ingress { publisher, routes, default_channel, max_in_flight, metrics, tracer } = ingress;
+    let gate = handler::Gate::new(publisher, routes, default_channel, max_in_flight, metrics, tracer);
     let drained = server::serve(listener, handler::router(gate), shutdown, drain_timeout).await;
     if drained.cut > 0 {
         tracing::warn!(connections = drained.cut, ?drain_timeout, "ingress ended with requests at work");

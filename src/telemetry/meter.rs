@@ -15,8 +15,8 @@ use crate::resource::Key;
 
 /// Knative's, in microseconds (`latencyBounds` of its dispatchers).
 const KNATIVE_BOUNDS: [u64; 14] = [
-    5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000, 2_500_000, 5_000_000, 7_500_000,
-    10_000_000,
+    5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000, 2_500_000, 5_000_000,
+    7_500_000, 10_000_000,
 ];
 /// Those of Knative, with faster answers before them and slower ones after.
 static DISPATCH_BOUNDS: [u64; 19] = [
@@ -261,6 +261,15 @@ impl Default for SubscriptionMeter {
 }
 
 impl SubscriptionMeter {
+    /// Whether anything has happened so far.
+    fn is_busy(&self) -> bool {
+        let faults =
+            [&self.filter_errors, &self.kept, &self.dead_letter_sink, &self.not_kept, &self.poison, &self.panics];
+        self.dispatch_seconds.read().is_some()
+            || self.filtered.get() > 0
+            || faults.iter().any(|tally| tally.count() > 0)
+    }
+
     /// Nothing is under way any more.
     pub fn rest(&self) {
         for gauge in [&self.retry_scheduled, &self.pull_credits, &self.breaker] {
@@ -307,6 +316,10 @@ impl Metrics {
         Arc::clone(&self.attempt_log_drops)
     }
 
+    pub fn span_drops(&self) -> Arc<Counter> {
+        Arc::clone(&self.span_drops)
+    }
+
     /// Forgets all that is no longer declared.
     pub fn retain(&self, is_channel: impl Fn(&Key) -> bool, is_subscription: impl Fn(&Key) -> bool) {
         lock(&self.channels).retain(|key, _| is_channel(key));
@@ -330,12 +343,16 @@ impl Metrics {
     }
 
     fn ingress(&self) -> [Family; 2] {
-        let mut events = counter("ingress_events_total", "Events by what became of them; a refused request counts as one.");
-        let mut ack = histogram("ingress_ack_seconds", "From the head of a request to the 202 that follows JetStream's ack.");
+        let mut events =
+            counter("ingress_events_total", "Events by what became of them; a refused request counts as one.");
+        let mut ack =
+            histogram("ingress_ack_seconds", "From the head of a request to the 202 that follows JetStream's ack.");
         let mut tell = |meter: &ChannelMeter, name: &str| {
             let channel = || ("channel", Cow::Owned(name.to_owned()));
             for (mode, results) in Mode::NAMES.into_iter().zip(&meter.events) {
-                for (result, counter) in Received::NAMES.into_iter().zip(results).filter(|(_, counter)| counter.get() > 0) {
+                for (result, counter) in
+                    Received::NAMES.into_iter().zip(results).filter(|(_, counter)| counter.get() > 0)
+                {
                     events.add(vec![channel(), ("mode", mode.into()), ("result", result.into())], counter.get());
                 }
             }
@@ -351,10 +368,8 @@ impl Metrics {
     }
 
     fn dispatch(&self) -> Vec<Family> {
-        let meters: Vec<(Name, Arc<SubscriptionMeter>)> = lock(&self.subscriptions)
-            .iter()
-            .map(|(key, meter)| (Name(key.to_string()), Arc::clone(meter)))
-            .collect();
+        let meters: Vec<(Name, Arc<SubscriptionMeter>)> =
+            lock(&self.subscriptions).iter().map(|(key, meter)| (Name(key.to_string()), Arc::clone(meter))).collect();
         let attempts = |name, help, of: fn(&SubscriptionMeter) -> &Attempts| {
             let mut family = counter(name, help);
             meters.iter().for_each(|(name, meter)| of(meter).tell(&mut family, name));
@@ -365,6 +380,13 @@ impl Metrics {
                 if let Some(value) = of(meter) {
                     family.add(name.labels(), value);
                 }
+            }
+            family
+        };
+        // A counter that begins at 1 hides its first fault from those who look at differences; but idle subscriptions are many.
+        let busy = |mut family: Family, of: fn(&SubscriptionMeter) -> u64| {
+            for (name, meter) in meters.iter().filter(|(_, meter)| meter.is_busy()) {
+                family.add(name.labels(), of(meter));
             }
             family
         };
@@ -388,24 +410,25 @@ impl Metrics {
             each(histogram("event_age_seconds", "From the moment an event is stored to its acknowledgement."), |m| {
                 m.age_seconds.read().map(Value::Histogram)
             }),
-            each(counter("filtered_events_total", "Events that a subscription's filter did not want."), |m| {
-                some_of(m.filtered.get())
+            busy(counter("filtered_events_total", "Events that a subscription's filter did not want."), |m| {
+                m.filtered.get()
             }),
-            each(counter("filter_errors_total", "Events on which a filter could not be evaluated."), |m| {
-                some_of(m.filter_errors.count())
+            busy(counter("filter_errors_total", "Events on which a filter could not be evaluated."), |m| {
+                m.filter_errors.count()
             }),
-            each(counter("dead_letters_kept_total", "Events kept in KN_DEADLETTERS."), |m| some_of(m.kept.count())),
-            each(counter("dead_letter_sink_failures_total", "Dead letters that their sink would not take."), |m| {
-                some_of(m.dead_letter_sink.count())
+            busy(counter("dead_letters_kept_total", "Events kept in KN_DEADLETTERS."), |m| m.kept.count()),
+            busy(counter("dead_letter_sink_failures_total", "Dead letters that their sink would not take."), |m| {
+                m.dead_letter_sink.count()
             }),
-            each(counter("dead_letters_not_kept_total", "Dead letters that could not be kept; their events come again."), |m| {
-                some_of(m.not_kept.count())
+            busy(
+                counter("dead_letters_not_kept_total", "Dead letters that could not be kept; their events come again."),
+                |m| m.not_kept.count(),
+            ),
+            busy(counter("poison_messages_total", "Messages that claim to be events and are none."), |m| {
+                m.poison.count()
             }),
-            each(counter("poison_messages_total", "Messages that claim to be events and are none."), |m| {
-                some_of(m.poison.count())
-            }),
-            each(counter("delivery_panics_total", "Deliveries that failed in the bridge itself."), |m| {
-                some_of(m.panics.count())
+            busy(counter("delivery_panics_total", "Deliveries that failed in the bridge itself."), |m| {
+                m.panics.count()
             }),
             each(gauge("retry_scheduled", "Events that wait for their next attempt."), |m| {
                 Some(m.retry_scheduled.get().into())
@@ -413,20 +436,16 @@ impl Metrics {
             each(gauge("pull_credits", "Messages that the pull under way may still bring."), |m| {
                 Some(m.pull_credits.get().into())
             }),
-            each(gauge("breaker_state", "1 while a sink cannot be reached and its events are held back, else 0."), |m| {
-                Some(m.breaker.get().into())
-            }),
+            each(
+                gauge("breaker_state", "1 while a sink cannot be reached and its events are held back, else 0."),
+                |m| Some(m.breaker.get().into()),
+            ),
             each(gauge("concurrency_limit", "Requests that may be under way at once."), |m| {
-                some_of(m.concurrency_limit.get())
+                Some(m.concurrency_limit.get()).filter(|limit| *limit > 0).map(Value::Whole)
             }),
             states,
         ]
     }
-}
-
-/// Nothing is told of what never happened: most subscriptions are idle most of the time.
-fn some_of(count: u64) -> Option<Value> {
-    (count > 0).then_some(Value::Whole(count))
 }
 
 /// The label of a subscription.
@@ -479,7 +498,9 @@ mod tests {
     fn attempts_are_told_by_class_and_whether_they_were_the_last() {
         let metrics = Metrics::default();
         let meter = metrics.subscription(&key("sub"));
-        for (code, is_final) in [(Some(503), false), (Some(503), false), (Some(999), true), (None, true), (Some(204), true)] {
+        for (code, is_final) in
+            [(Some(503), false), (Some(503), false), (Some(999), true), (None, true), (Some(204), true)]
+        {
             meter.attempts.count(code, is_final);
         }
         let told = [("none,final=true", 1), ("2xx,final=true", 1), ("5xx,final=false", 2), ("5xx,final=true", 1)];
@@ -494,7 +515,8 @@ mod tests {
     fn every_state_and_result_has_its_name() {
         let metrics = Metrics::default();
         let meter = metrics.subscription(&key("sub"));
-        for (state, name) in [(State::Waiting, "waiting"), (State::Delivering, "delivering"), (State::Paused, "paused")] {
+        for (state, name) in [(State::Waiting, "waiting"), (State::Delivering, "delivering"), (State::Paused, "paused")]
+        {
             meter.set_state(state);
             let expected = format!("subscription=default/sub,state={name}");
             assert_eq!(points(&metrics, "subscription_state"), [(expected, Value::Whole(1))]);

@@ -8,9 +8,11 @@
 mod family;
 mod instrument;
 mod meter;
+pub mod otlp;
 mod process;
 mod tally;
 pub mod text;
+pub mod trace;
 
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ pub use family::{Family, Kind, Observed, Point, Value};
 pub use instrument::{Counter, Gauge, Histogram};
 pub use meter::{Attempts, ChannelMeter, Metrics, Mode, Received, State, SubscriptionMeter, subscription};
 pub use tally::Tally;
+pub use trace::Tracer;
 
 /// Somebody who knows further metrics when asked. It answers soon, with what it knows.
 pub trait Source: Send + Sync {

@@ -69,7 +69,11 @@ mod tests {
 
     #[test]
     fn the_process_knows_itself() {
-        let value = |name: &str| match families().iter().find(|family| family.name == name).map(|f| f.points[0].value.clone()) {
+        let value = |name: &str| match families()
+            .iter()
+            .find(|family| family.name == name)
+            .map(|f| f.points[0].value.clone())
+        {
             Some(Value::Real(value)) => value,
             other => panic!("{name}: {other:?}"),
         };

@@ -18,10 +18,13 @@ impl Format {
     pub fn accepted(accept: &str) -> Self {
         let quality = |range: &str| {
             let mut parameters = range.split(';').skip(1).map(str::trim);
-            parameters.find_map(|parameter| parameter.strip_prefix("q=")).map_or(1.0, |q| q.parse::<f32>().unwrap_or(0.0))
+            parameters
+                .find_map(|parameter| parameter.strip_prefix("q="))
+                .map_or(1.0, |q| q.parse::<f32>().unwrap_or(0.0))
         };
         let of = |media_type: &str| {
-            let is = |range: &&str| range.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(media_type));
+            let is =
+                |range: &&str| range.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(media_type));
             accept.split(',').filter(is).map(quality).fold(0.0, f32::max)
         };
         let open = of("application/openmetrics-text");
@@ -129,7 +132,8 @@ mod tests {
     fn families() -> Vec<Family> {
         let observed = Observed { bounds: vec![0.005, 1.0], counts: vec![1, 2, 3], sum: 7.5 };
         vec![
-            Family::new("a_total", Kind::Counter, "Counts.").with(vec![("x", "a\\b\"c\nd".into()), ("y", "".into())], 3_u64),
+            Family::new("a_total", Kind::Counter, "Counts.")
+                .with(vec![("x", "a\\b\"c\nd".into()), ("y", "".into())], 3_u64),
             Family::new("b_seconds", Kind::Histogram, "Takes.").with(vec![("x", "1".into())], observed),
             Family::new("c", Kind::Gauge, "Stands.").with(vec![], 0.5),
         ]
@@ -147,10 +151,7 @@ mod tests {
             )
         };
         assert_eq!(write(&families(), Format::Prometheus), samples("a_total", "", ""));
-        assert_eq!(
-            write(&families(), Format::OpenMetrics),
-            samples("a", "# UNIT b_seconds seconds\n", "# EOF\n")
-        );
+        assert_eq!(write(&families(), Format::OpenMetrics), samples("a", "# UNIT b_seconds seconds\n", "# EOF\n"));
     }
 
     #[test]
@@ -160,7 +161,10 @@ mod tests {
         check("*/*", Format::Prometheus);
         check("text/plain;version=0.0.4", Format::Prometheus);
         check("application/openmetrics-text; version=1.0.0", Format::OpenMetrics);
-        check("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2", Format::OpenMetrics);
+        check(
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            Format::OpenMetrics,
+        );
         check("application/openmetrics-text;q=0.1, text/plain;q=0.9", Format::Prometheus);
         check("application/openmetrics-text;q=0", Format::Prometheus);
     }

@@ -16,6 +16,7 @@ pub struct Setup {
     nats_url: String,
     files: Vec<(String, String)>,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     listen: u16,
     admin: u16,
 }
@@ -43,6 +44,7 @@ impl Bridge {
             nats_url: nats_url.to_owned(),
             files: Vec::new(),
             flags: Vec::new(),
+            environment: Vec::new(),
             listen: free_port(),
             admin: free_port(),
         }
@@ -64,6 +66,11 @@ impl Setup {
 
     pub fn switch(mut self, name: &str) -> Self {
         self.flags.push(name.to_owned());
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -99,6 +106,7 @@ impl Setup {
         command.arg("--admin-listen").arg(format!("127.0.0.1:{}", self.admin));
         command.arg("--resources").arg(dir.path().join("resources"));
         command.args(&self.flags);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Process::spawn(command, dir.path(), "knats")
     }
 }

@@ -87,7 +87,7 @@ impl Ingress {
         let (_, routes) = watch::channel(Arc::new(Targets::from(routes)));
         let stored = Stored::default();
         let store = Fake { way, stored: Arc::clone(&stored) };
-        Self { router: router(Gate::new(store, routes, default_channel.map(key), 2, Arc::default())), stored }
+        Self { router: router(Gate::new(store, routes, default_channel.map(key), 2, Arc::default(), None)), stored }
     }
 
     fn good() -> Self {
