@@ -72,7 +72,7 @@ fn named(expression: &str) -> Named {
             word if in_matchers || in_labels => {
                 named.labels.insert(word.to_owned());
             }
-            _ if rest.trim_start().starts_with('(') => {}
+            _ if ["(", "by ", "without "].iter().any(|next| rest.trim_start().starts_with(next)) => {}
             word => {
                 named.metrics.insert(word.to_owned());
             }

@@ -325,8 +325,8 @@ mod tests {
     #[test]
     fn a_ratio_takes_about_so_many_traces() {
         let sampler = Sampler::new(true, 0.25);
-        let taken = (0..1000_u64).filter(|n| sampler.takes(u128::from(n << 54), None)).count();
-        assert_eq!(taken, 250);
+        let taken = (0..1024_u64).filter(|n| sampler.takes(u128::from(n << 54), None)).count();
+        assert_eq!(taken, 256);
         assert!(Sampler::new(false, 1.0).takes(u128::MAX, None));
     }
 
