@@ -53,7 +53,7 @@ async fn one_trace_leads_from_the_sender_to_every_sink() {
     let spec = json!({
         "subscriber": {"uri": sink.url("/")},
         "reply": {"uri": sink.url("/reply")},
-        "delivery": {"retry": 1, "backoffDelay": "PT0.02S", "deadLetterSink": {"uri": sink.url("/dls")}},
+        "delivery": {"retry": 1, "backoffDelay": "PT0.02S", "deadLetterSink": {"uri": sink.url("/dls?token=s")}},
     });
     let documents = [channel("foo"), subscription("sub", "foo", spec)];
     let bridge = setup(&nats, &documents, &collector).start().await;
@@ -77,7 +77,7 @@ async fn one_trace_leads_from_the_sender_to_every_sink() {
         assert_eq!(told.get(name).map(String::as_str), Some(value), "{name}");
     }
 
-    let requests = [sink.requests("/"), sink.requests("/reply"), sink.requests("/dls")].concat();
+    let requests = [sink.requests("/"), sink.requests("/reply"), sink.requests("/dls?token=s")].concat();
     let exchanges =
         [("subscriber", "1", "503"), ("subscriber", "2", "200"), ("reply", "1", "410"), ("dead_letter", "1", "200")];
     assert_eq!(requests.len(), exchanges.len());
@@ -86,6 +86,7 @@ async fn one_trace_leads_from_the_sender_to_every_sink() {
         assert_eq!((&span.trace_id, &span.parent_span_id), (&ingress.trace_id, &ingress.span_id), "{purpose}");
         assert_eq!((span.kind, span.name.as_str()), (SpanKind::Client as i32, "subscription:sub.default send"));
         assert_eq!(attribute(&span, "http.response.status_code").as_deref(), Some(status));
+        assert_eq!(attribute(&span, "url.full"), Some(sink.url(request.target().split('?').next().unwrap())));
         assert_eq!(span.status.as_ref().is_some_and(|known| known.code == 2), status > "299", "{purpose}");
         assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
         assert_eq!(request.header("traceparent"), Some(traceparent(&span).as_str()), "{purpose} {attempt}");

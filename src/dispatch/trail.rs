@@ -144,6 +144,9 @@ impl Trail {
             Purpose::Reply => "reply",
             Purpose::DeadLetter => "dead_letter",
         };
+        // The query may be a secret.
+        let url = exchange.sink.shown_address();
+        let url = url.split('?').next().unwrap_or_default().to_owned();
         let facts = Facts {
             operation: "send",
             destination: self.destination.clone(),
@@ -152,7 +155,7 @@ impl Trail {
             failure: result.err().map(|failure| String::from_utf8_lossy(&failure.body).into_owned()),
             took: exchange.took,
             more: vec![
-                ("url.full", Fact::Text(exchange.sink.shown_address())),
+                ("url.full", Fact::Text(url)),
                 ("knats.purpose", Fact::Text(purpose.to_owned())),
                 ("knats.attempt", Fact::Number(exchange.attempt)),
             ],

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::family::{Family, Kind, Labels, Value};
 use super::instrument::{Counter, Gauge, Histogram};
+use super::labels::{Mode, Received, State};
 use super::tally::Tally;
 use crate::resource::Key;
 
@@ -60,63 +61,6 @@ static AGE_BOUNDS: [u64; 14] = [
     86_400_000_000,
     604_800_000_000,
 ];
-
-/// What became of the events of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
-    /// Stored, 202.
-    Accepted,
-    /// 400.
-    Invalid,
-    /// 400: a broker's event that has come round too often.
-    TtlUsedUp,
-    /// 404.
-    NoSuchChannel,
-    /// 405.
-    MethodNotAllowed,
-    /// 408.
-    TooSlow,
-    /// 413.
-    TooLarge,
-    /// 415.
-    UnsupportedFormat,
-    /// 503: too many requests at once, or no memory for their bodies.
-    Overloaded,
-    /// 503: JetStream is away, full, or silent.
-    Unavailable,
-    /// 500.
-    Failed,
-}
-
-impl Received {
-    const NAMES: [&str; 11] = [
-        "accepted",
-        "invalid",
-        "ttl_used_up",
-        "no_such_channel",
-        "method_not_allowed",
-        "too_slow",
-        "too_large",
-        "unsupported_format",
-        "overloaded",
-        "unavailable",
-        "failed",
-    ];
-}
-
-/// How events lie in a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    Binary,
-    Structured,
-    Batch,
-    /// It was refused before anybody looked.
-    Unknown,
-}
-
-impl Mode {
-    const NAMES: [&str; 4] = ["binary", "structured", "batch", "unknown"];
-}
 
 /// What one channel has taken in. Equal to itself alone.
 #[derive(Debug)]
@@ -178,23 +122,6 @@ impl Attempts {
             }
         }
     }
-}
-
-/// How a subscription is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It is not in place yet.
-    Waiting,
-    Delivering,
-    /// It wants no events for now: its sink cannot be reached, or its predecessor finishes.
-    Held,
-    /// It should have events and gets none.
-    Stalled,
-    Paused,
-}
-
-impl State {
-    const NAMES: [&str; 5] = ["waiting", "delivering", "held", "stalled", "paused"];
 }
 
 /// What one subscription has done, and how it stands.

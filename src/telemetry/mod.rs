@@ -7,6 +7,7 @@
 
 mod family;
 mod instrument;
+mod labels;
 mod meter;
 pub mod otlp;
 mod process;
@@ -20,7 +21,8 @@ use futures_util::future::BoxFuture;
 
 pub use family::{Family, Kind, Observed, Point, Value};
 pub use instrument::{Counter, Gauge, Histogram};
-pub use meter::{Attempts, ChannelMeter, Metrics, Mode, Received, State, SubscriptionMeter, subscription};
+pub use labels::{Mode, Received, State};
+pub use meter::{Attempts, ChannelMeter, Metrics, SubscriptionMeter, subscription};
 pub use tally::Tally;
 pub use trace::Tracer;
 
