@@ -3,6 +3,7 @@
 
 mod readiness;
 mod reconcile;
+mod scrape;
 mod status;
 
 use std::sync::Arc;
@@ -22,7 +23,9 @@ use crate::dispatch::{Feed, Shared};
 use crate::ingress::{self, Ingress};
 use crate::resource::{Desired, Key};
 use crate::sink::{Client, ClientError};
+use crate::telemetry::{Exposition, Metrics, Tracer, otlp};
 use reconcile::Reconciler;
+use scrape::Scrape;
 
 /// After the drain timeout, tasks that still do not end are left behind.
 const LAST_CALL: Duration = Duration::from_secs(3);
@@ -43,6 +46,8 @@ pub struct Config {
     pub attempts: attempts::Settings,
     /// How dead letters are kept.
     pub retention: Retention,
+    /// What is handed to a collector.
+    pub telemetry: otlp::Settings,
 }
 
 /// Sockets come bound, so that a port clash is known before anything is built.
@@ -58,6 +63,8 @@ pub struct Sockets {
 pub struct Resources {
     pub desired: Desired,
     pub faults: Vec<String>,
+    /// How often a newer wish could not be read so far.
+    pub refusals: u64,
 }
 
 /// Why a bridge cannot start at all. A NATS server that is away is no reason.
@@ -90,29 +97,45 @@ pub async fn run(
     let (readiness, readiness_receiver) = watch::channel(readiness::starting());
 
     let tasks = TaskTracker::new();
-    let admin = tokio::spawn(admin::serve(sockets.admin, readiness_receiver, closed.clone()));
+    let metrics = Arc::new(Metrics::default());
+    let api = Api::new(control.clone());
+    let scrape = Scrape::new(api.clone(), [control.link(), wire.link()], resources.clone(), config.dispatcher);
+    let exposition = Arc::new(Exposition::new(Arc::clone(&metrics), vec![Box::new(scrape)]));
+    let exporting = TaskTracker::new();
+    let tracer = Tracer::new(&config.telemetry, metrics.span_drops(), closed.clone()).map(|(tracer, export)| {
+        exporting.spawn(export);
+        tracer
+    });
+    let (telemetry, told, stop) = (config.telemetry.clone(), Arc::clone(&exposition), closed.clone());
+    exporting.spawn(async move { otlp::export_metrics(&telemetry, told, stop).await });
+    exporting.close();
+    let admin = tokio::spawn(admin::serve(sockets.admin, readiness_receiver, exposition, closed.clone()));
     if let Some(listener) = sockets.ingress {
         let ingress = Ingress {
             publisher: publisher.clone(),
             routes: targets_receiver,
             default_channel: config.default_channel.clone(),
             max_in_flight: config.max_in_flight,
+            metrics: Arc::clone(&metrics),
+            tracer: tracer.clone(),
         };
         tasks.spawn(ingress::serve(listener, ingress, shutdown.clone(), config.drain_timeout));
     }
-    let (attempts, writing) = AttemptLog::new(control.clone(), config.attempts);
+    let (attempts, writing) = AttemptLog::new(control.clone(), config.attempts, metrics.attempt_log_drops());
     tasks.spawn(writing);
     let (feed, telling) = Feed::new(control.clone());
     if config.dispatcher {
         tasks.spawn(telling);
     }
     let shared = Shared {
-        api: Api::new(control.clone()),
+        api,
         pulls: wire,
         control: control.clone(),
         dead_letters: DeadLetters::new(publisher.clone()),
         attempts,
         feed,
+        metrics,
+        tracer,
     };
     let (board, board_receiver) = watch::channel(status::Board::default());
     if config.dispatcher {
@@ -131,5 +154,7 @@ pub async fn run(
     closed.cancel();
     // Ends at once: no admin request takes long.
     let _ = admin.await;
+    // What a collector does not take by then is lost.
+    let _ = tokio::time::timeout(LAST_CALL, exporting.wait()).await;
     Ok(())
 }

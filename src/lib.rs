@@ -9,6 +9,7 @@
 //! - [`event`]: a CloudEvent that cannot be invalid, and its HTTP, NATS and JSON forms
 //! - [`filter`]: which events a subscription wants
 //! - [`resource`]: Knative's manifests as types, and what they ask the bridge to be
+//! - [`telemetry`]: metrics, traces, and which faults are worth a line in the log
 //! - [`channel`]: JetStream; the one room that speaks to NATS
 //! - [`sink`]: one delivery to one destination, and its outcome
 //! - [`server`]: the accept loop that HTTP servers share
@@ -33,3 +34,4 @@ pub mod manage;
 pub mod resource;
 pub mod server;
 pub mod sink;
+pub mod telemetry;

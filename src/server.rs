@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use crate::telemetry::Tally;
+
 /// Connections open at once; further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
 /// How long a connection may take over the head of a request, and how long it may be silent between two, before it is closed;
@@ -94,8 +96,9 @@ async fn serve_within(
     let tasks = Tasks { tracker: TaskTracker::new(), cut: CancellationToken::new() };
     let http = Arc::new(http(&tasks));
     let slots = Arc::new(Semaphore::new(limits.max_connections));
+    let faults = Tally::default();
 
-    while let Some(Some((stream, slot))) = shutdown.run_until_cancelled(accept(&listener, &slots)).await {
+    while let Some(Some((stream, slot))) = shutdown.run_until_cancelled(accept(&listener, &slots, &faults)).await {
         let (http, handler, shutdown) = (Arc::clone(&http), handler.clone(), shutdown.clone());
         tasks.spawn(async move {
             connection(stream, &http, handler, shutdown, limits.max_silence).await;
@@ -150,7 +153,11 @@ fn http(tasks: &Tasks) -> auto::Builder<Tasks> {
 }
 
 /// The next connection, once there is a slot for it. `None` only when the slots were closed, which nobody does.
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+    faults: &Tally,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
@@ -161,7 +168,9 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpSt
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if let Some(count) = faults.add() {
+                    tracing::warn!(%error, count, "cannot accept connections");
+                }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }

@@ -1,5 +1,8 @@
-//! Health and readiness over HTTP, for probes and people.
+//! Health, readiness and metrics over HTTP, for probes, scrapers and people.
 
+mod metrics;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server;
 use crate::server::problem::Problem;
+use crate::telemetry::Exposition;
 
 /// Answers take no time here; what is not read by then is not waited for.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-const PATHS: &str = "/healthz, /readyz";
+const PATHS: &str = "/healthz, /metrics, /readyz";
 
 /// What `/readyz` tells. Ready means: nothing is missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,7 +36,7 @@ pub struct Readiness {
 }
 
 /// One thing that is not in place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Missing {
     /// `nats`, `channel`, `subscription`, `bridge` (while it drains).
     pub kind: &'static str,
@@ -41,9 +45,15 @@ pub struct Missing {
     pub reason: String,
 }
 
-/// Serves `/healthz` and `/readyz` until `shutdown`.
-pub async fn serve(listener: TcpListener, readiness: watch::Receiver<Readiness>, shutdown: CancellationToken) {
-    server::serve(listener, router(readiness), shutdown, DRAIN_TIMEOUT).await;
+/// Serves `/healthz`, `/metrics` and `/readyz` until `shutdown`.
+pub async fn serve(
+    listener: TcpListener,
+    readiness: watch::Receiver<Readiness>,
+    exposition: Arc<Exposition>,
+    shutdown: CancellationToken,
+) {
+    let router = router(readiness).merge(metrics::router(exposition));
+    server::serve(listener, router, shutdown, DRAIN_TIMEOUT).await;
 }
 
 fn router(readiness: watch::Receiver<Readiness>) -> Router {

@@ -1,7 +1,7 @@
 //! The difference between what is desired and what runs, and how it is closed: streams first, then consumers, then workers.
 //! Whatever fails is shown, tried again, and stands in the way of nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +14,15 @@ use tokio_util::task::TaskTracker;
 
 use super::status::{Board, Entry, Standing};
 use super::{Config, Resources, readiness};
-use crate::admin::Readiness;
+use crate::admin::{Missing, Readiness};
 use crate::channel::{Publisher, Target, Targets, consumer, dead_letter, inventory, name, stream as streams};
 use crate::dispatch::{Health, Plan, Shared, State, Worker};
 use crate::resource::{Channel, Desired, Destination, Key, Ordering, Subscription};
 use crate::sink::{ChannelSink, Client, HttpSink, Sink};
+use crate::telemetry;
 
+/// What is missing at once is told in the log up to here: when NATS is gone, every subscription is missing.
+const MAX_TOLD: usize = 10;
 /// Calls of the JetStream API that are under way at once.
 const PARALLEL: usize = 16;
 /// The first and the longest wait before what failed is tried again.
@@ -151,6 +154,9 @@ impl Reconciler {
     /// One pass over everything. True when nothing is left to do.
     async fn reconcile(&mut self, desired: &Desired) -> bool {
         self.retire(desired).await;
+        self.shared
+            .metrics
+            .retain(|channel| desired.channels.contains_key(channel), |key| desired.subscriptions.contains_key(key));
         if !self.shared.control.is_connected() {
             // Declared and not in place: the ingress says 503, not 404.
             self.channels.retain(|key, _| desired.channels.contains_key(key));
@@ -202,7 +208,10 @@ impl Reconciler {
     }
 
     fn publish_targets(&self, desired: &Desired) {
-        let target = |key: &Key| self.channels.get(key).and_then(|placed| placed.target.clone().ok());
+        let target = |key: &Key| {
+            let target = self.channels.get(key).and_then(|placed| placed.target.clone().ok());
+            target.map(|target| Target { meter: self.shared.metrics.channel(key), ..target })
+        };
         let targets: Targets = desired.channels.keys().map(|key| (key.clone(), target(key))).collect();
         self.targets.send_if_modified(|current| {
             let changed = **current != targets;
@@ -419,12 +428,20 @@ impl Reconciler {
                 }
             }
         }
+        self.tell_states(wanted);
         let now = Readiness { missing, notes, resource_faults: wanted.faults.clone() };
+        self.shared.metrics.ready.set(u64::from(now.missing.is_empty()));
         self.readiness.send_if_modified(|current| {
             let changed = *current != now;
-            for missing in now.missing.iter().filter(|missing| !current.missing.contains(missing)) {
+            let known: HashSet<&Missing> = current.missing.iter().collect();
+            let mut new = now.missing.iter().filter(|missing| !known.contains(missing));
+            for missing in new.by_ref().take(MAX_TOLD) {
                 let name = missing.name.as_deref().unwrap_or_default();
                 tracing::warn!(kind = missing.kind, name, reason = missing.reason, "not in place");
+            }
+            let more = new.count();
+            if more > 0 {
+                tracing::warn!(more, "more is not in place; /readyz names all of it");
             }
             if now.missing.is_empty() && !current.missing.is_empty() {
                 tracing::info!("ready");
@@ -434,8 +451,29 @@ impl Reconciler {
         });
     }
 
+    /// Tells metrics how each subscription is doing.
+    fn tell_states(&self, wanted: &Resources) {
+        if !self.config.dispatcher {
+            return;
+        }
+        for key in wanted.desired.subscriptions.keys() {
+            let state = match self.subscriptions.get(key) {
+                Some(Placement::Running(running)) => match running.health.state() {
+                    State::Pulling => telemetry::State::Delivering,
+                    State::Held(_) => telemetry::State::Held,
+                    State::Paused(_) => telemetry::State::Paused,
+                    State::Stalled(_) | State::Gone(_) => telemetry::State::Stalled,
+                },
+                Some(Placement::Paused) => telemetry::State::Paused,
+                Some(Placement::Waiting(_)) | None => telemetry::State::Waiting,
+            };
+            self.shared.metrics.subscription(key).set_state(state);
+        }
+    }
+
     async fn stop(self) {
         self.readiness.send_replace(readiness::draining());
+        self.shared.metrics.ready.set(0);
         for placement in self.subscriptions.values() {
             if let Placement::Running(running) = placement {
                 running.stop.cancel();

@@ -39,6 +39,7 @@ pub enum ApiError {
 const API_PREFIX: &str = "$JS.API.";
 const STREAM_NOT_FOUND: u64 = 10_059;
 const CONSUMER_NOT_FOUND: u64 = 10_014;
+const MESSAGE_NOT_FOUND: u64 = 10_037;
 
 impl Api {
     pub fn new(connection: Connection) -> Self {
@@ -56,6 +57,22 @@ impl Api {
     /// When JetStream does not answer or says no.
     pub async fn stream_info(&self, stream: &str) -> Result<Option<Value>, ApiError> {
         found(self.call(&format!("STREAM.INFO.{stream}"), &json!({})).await)
+    }
+
+    /// How many messages a stream holds for each of its subjects that match, one page from `offset`, and how many such subjects
+    /// there are.
+    pub(super) async fn subject_counts(
+        &self,
+        stream: &str,
+        subjects: &str,
+        offset: usize,
+    ) -> Result<(Vec<(String, u64)>, usize), ApiError> {
+        let request = json!({ "subjects_filter": subjects, "offset": offset });
+        let info = self.call(&format!("STREAM.INFO.{stream}"), &request).await?;
+        let counts = info["state"]["subjects"].as_object().into_iter().flatten();
+        let counts = counts.map(|(subject, count)| (subject.clone(), count.as_u64().unwrap_or(0))).collect();
+        let total = info["total"].as_u64().and_then(|total| usize::try_from(total).ok()).unwrap_or(0);
+        Ok((counts, total))
     }
 
     pub(super) async fn create_stream(&self, stream: &str, config: &Value) -> Result<Value, ApiError> {
@@ -193,7 +210,7 @@ impl Api {
                 let code = error.error_code().0;
                 let description = error.to_string();
                 Err(match code {
-                    STREAM_NOT_FOUND | CONSUMER_NOT_FOUND => ApiError::NotFound(description),
+                    STREAM_NOT_FOUND | CONSUMER_NOT_FOUND | MESSAGE_NOT_FOUND => ApiError::NotFound(description),
                     code => ApiError::Refused { code, description },
                 })
             }

@@ -1,6 +1,7 @@
 //! The stream `KN_ATTEMPTS`: what was tried with which event and what came of it, for those who ask later. A log, not a ledger:
 //! whatever cannot be written at once is left out, and no delivery ever waits for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -15,6 +16,7 @@ use super::connect::Connection;
 use super::name::covers;
 use super::stream::{EnsureError, nanos};
 use crate::resource::Key;
+use crate::telemetry::Counter;
 
 /// The stream that keeps the log of attempts.
 pub const STREAM: &str = "KN_ATTEMPTS";
@@ -137,6 +139,7 @@ impl Attempt {
 pub struct AttemptLog {
     level: Level,
     queue: mpsc::Sender<Attempt>,
+    dropped: Arc<Counter>,
 }
 
 /// How far back the log reaches.
@@ -269,11 +272,11 @@ impl Attempt {
 }
 
 impl AttemptLog {
-    /// The log and the work of writing it, which ends when nobody holds the log any more.
-    pub fn new(connection: Connection, settings: Settings) -> (Self, impl Future<Output = ()>) {
+    /// The log and the work of writing it, which ends when nobody holds the log any more. Counts what it leaves out.
+    pub fn new(connection: Connection, settings: Settings, dropped: Arc<Counter>) -> (Self, impl Future<Output = ()>) {
         let (queue, attempts) = mpsc::channel(QUEUE);
         let writer = Writer { api: Api::new(connection.clone()), connection, max_age: settings.max_age, place: None };
-        (Self { level: settings.level, queue }, writer.run(attempts))
+        (Self { level: settings.level, queue, dropped }, writer.run(attempts))
     }
 
     pub fn level(&self) -> Level {
@@ -283,7 +286,9 @@ impl AttemptLog {
     /// Writes one record unless too many are on their way.
     pub fn record(&self, attempt: Attempt) {
         // Full: the log is behind, and deliveries do not wait for it.
-        let _ = self.queue.try_send(attempt);
+        if self.queue.try_send(attempt).is_err() {
+            self.dropped.add(1);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::secret::Secret;
 use super::secrets::{Secrets, bad_credentials};
+use crate::telemetry::Tally;
 
 /// How often the server is asked whether it is still there.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -85,6 +86,8 @@ pub struct Link {
     pub connected: bool,
     /// How often it was lost.
     pub losses: u64,
+    /// How often the client dropped messages because nobody took them in time.
+    pub drops: u64,
 }
 
 impl Connection {
@@ -96,7 +99,14 @@ impl Connection {
         let (sender, link) = watch::channel(Link::default());
         let (denier, denied) = watch::channel(Denied::default());
         let (refuser, refusal) = watch::channel(String::new());
-        let follower = Arc::new(Follower { link: sender, denied: denier, refusal: refuser });
+        let follower = Arc::new(Follower {
+            link: sender,
+            denied: denier,
+            refusal: refuser,
+            slow: Tally::default(),
+            server_errors: Tally::default(),
+            denials: Tally::default(),
+        });
         let servers: Result<Vec<_>, _> =
             settings.urls.iter().map(|url| address(url).map(|server| without_identity(server).0)).collect();
         let servers = servers?;
@@ -172,6 +182,9 @@ struct Follower {
     denied: watch::Sender<Denied>,
     /// Why there is no connection, as far as it was told; each reason is told once.
     refusal: watch::Sender<String>,
+    slow: Tally,
+    server_errors: Tally,
+    denials: Tally,
 }
 
 impl Follower {
@@ -185,18 +198,27 @@ impl Follower {
                 link.connected = false;
                 link.losses += 1;
             }),
-            Event::SlowConsumer(_) => {
-                tracing::error!("the NATS client dropped messages: a pull asked for more than fits")
-            }
+            Event::SlowConsumer(_) => self.link.send_modify(|link| {
+                link.drops += 1;
+                if let Some(count) = self.slow.add() {
+                    tracing::error!(count, "the NATS client dropped messages: a pull asked for more than fits");
+                }
+            }),
             Event::ServerError(ServerError::Other(text)) => match denied_subject(text, "publish to") {
                 Some(subject) => self.deny(subject, text),
                 // The server says so again at each new connection.
                 None if denied_subject(text, "subscription to").is_some() => self.deny(text, text),
-                None => tracing::warn!(error = text, "NATS server error"),
+                None => self.server_error(text),
             },
-            Event::ServerError(error) => tracing::warn!(%error, "NATS server error"),
+            Event::ServerError(error) => self.server_error(&error.to_string()),
             Event::ClientError(error) => self.refused(error.to_string()),
             _ => {}
+        }
+    }
+
+    fn server_error(&self, error: &str) {
+        if let Some(count) = self.server_errors.add() {
+            tracing::warn!(error, count, "NATS server error");
         }
     }
 
@@ -210,8 +232,9 @@ impl Follower {
             is_new = *times == 0;
             *times += 1;
         });
-        if is_new {
-            tracing::warn!(error = text, "NATS does not permit what the bridge needs");
+        // Subjects of acknowledgements are one each, so that a new one may come with every event.
+        if is_new && let Some(count) = self.denials.add() {
+            tracing::warn!(error = text, count, "NATS does not permit what the bridge needs");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The stream `KN_DEADLETTERS`: events that nobody else would take, and messages that are no events. Nothing is dropped.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -20,7 +21,7 @@ use crate::resource::Key;
 
 /// The stream that keeps dead letters.
 pub const STREAM: &str = "KN_DEADLETTERS";
-const SUBJECTS: &str = "knats.deadletter.>";
+pub(super) const SUBJECTS: &str = "knats.deadletter.>";
 /// A dead letter that is stored again after a crash, within this time, is stored once.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(60 * 60);
 
@@ -133,6 +134,25 @@ fn new_config(retention: Retention) -> Value {
     });
     retention.apply(&mut config);
     config
+}
+
+/// Kept dead letters by the subject that names their subscription.
+///
+/// # Errors
+/// When JetStream does not answer or says no; a stream that is not there has none.
+pub async fn depths(api: &Api) -> Result<BTreeMap<String, u64>, ApiError> {
+    let mut found = BTreeMap::new();
+    loop {
+        let (page, total) = match api.subject_counts(STREAM, SUBJECTS, found.len()).await {
+            Err(ApiError::NotFound(_)) => return Ok(found),
+            page => page?,
+        };
+        let before = found.len();
+        found.extend(page);
+        if found.len() == before || found.len() >= total {
+            return Ok(found);
+        }
+    }
 }
 
 impl DeadLetters {

@@ -21,6 +21,7 @@ use super::pub_ack::{self, Ack};
 use super::wire::{self, Subscription, Wire};
 use crate::event::{self, Event, PassThrough};
 use crate::resource::{ChannelKind, Key};
+use crate::telemetry::ChannelMeter;
 
 /// JetStream's header for its duplicate window (ADR-22).
 pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -41,6 +42,8 @@ pub struct Target {
     /// The largest message the stream takes (`maxMsgSize`), headers included, in bytes; `None` when only the server's
     /// `max_payload` bounds it.
     pub max_msg_size: Option<usize>,
+    /// Counts what the channel takes in.
+    pub meter: Arc<ChannelMeter>,
 }
 
 /// The declared channels; `None` for one whose stream is not in place yet.

@@ -21,6 +21,7 @@ use super::stream::nanos;
 use super::ticket::{Place, Ticket, Way};
 use super::wire::{self, Message, Subscription, Wire, headers};
 use crate::event::{self, Event, PassThrough};
+use crate::telemetry::Tally;
 
 /// How long one pull waits at the server before it has to be renewed. When it was for nothing, the consumer is looked at, so
 /// this is also how long a consumer that was paused goes unnoticed; 5,000 idle subscriptions make 330 pulls a second.
@@ -63,6 +64,8 @@ pub struct Puller {
     last_heard: Instant,
     /// Ends no later than the silence that is too long; set anew when it has ended.
     silence: Pin<Box<Sleep>>,
+    /// Messages that are no deliveries.
+    strays: Tally,
 }
 
 /// What came out of a pull.
@@ -151,6 +154,7 @@ impl Puller {
             pin: None,
             last_heard: now,
             silence: Box::pin(tokio::time::sleep_until(now + SILENCE)),
+            strays: Tally::default(),
         }
     }
 
@@ -216,7 +220,9 @@ impl Puller {
             return match headers::status(message.headers()) {
                 Some((status, description)) => self.status(status, description, message.subject()),
                 None => {
-                    tracing::warn!("a message without acknowledgement subject in a pull inbox");
+                    if let Some(count) = self.strays.add() {
+                        tracing::warn!(count, "messages without acknowledgement subject in a pull inbox");
+                    }
                     Ok(None)
                 }
             };
@@ -231,6 +237,11 @@ impl Puller {
             }
         }
         Ok(Some(pulled))
+    }
+
+    /// Messages that the pull under way may still bring.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
     }
 
     /// Whether a pull is under way.

@@ -1,6 +1,7 @@
 //! The stream of a channel: made when it is missing, adopted when it is there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -88,6 +89,7 @@ pub async fn ensure(api: &Api, channel: &Channel) -> Result<Target, EnsureError>
         subject: name::subject(&channel.key),
         kind: channel.kind,
         max_msg_size: max_msg_size.filter(|size| *size > 0),
+        meter: Arc::default(),
     })
 }
 

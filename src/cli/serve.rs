@@ -17,6 +17,7 @@ use crate::channel::attempts::{self, Level};
 use crate::channel::dead_letter::Retention;
 use crate::resource::manifest::Watcher;
 use crate::resource::{Desired, Fault, Key, Resolver, resolve_entry};
+use crate::telemetry::otlp;
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  knats serve --nats-url nats://127.0.0.1:4222 -f manifests/ \
@@ -30,7 +31,7 @@ pub struct Args {
     /// Where events come in
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = socket_address)]
     pub listen: SocketAddr,
-    /// Where /healthz and /readyz are
+    /// Where /healthz, /readyz and /metrics are
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = socket_address)]
     pub admin_listen: SocketAddr,
     /// Where `POST /` goes when the Host header names no channel
@@ -113,7 +114,7 @@ pub(super) async fn run_on(args: Args, sockets: Sockets, shutdown: CancellationT
     // Before the first look, so that no change falls between.
     let mut watcher = Watcher::new(&args.resources);
     let desired = Desired::load(&args.resources, &resolver).map_err(|faults| Usage(list(&faults).join("\n  ")))?;
-    let (sender, resources) = watch::channel(Resources { desired, faults: Vec::new() });
+    let (sender, resources) = watch::channel(Resources { desired, ..Resources::default() });
     let following = async {
         loop {
             watcher.changed().await;
@@ -138,14 +139,20 @@ fn reload(paths: &[PathBuf], resolver: &Resolver, sender: &watch::Sender<Resourc
     match Desired::load(paths, resolver) {
         Ok(desired) => {
             tracing::info!(channels = desired.channels.len(), subscriptions = desired.subscriptions.len(), "reloaded");
-            sender.send_replace(Resources { desired, faults: Vec::new() });
+            sender.send_modify(|resources| {
+                resources.desired = desired;
+                resources.faults.clear();
+            });
         }
         Err(faults) => {
             let faults = list(&faults);
             for fault in &faults {
                 tracing::error!(fault, "manifest refused, the last good set stays in force");
             }
-            sender.send_modify(|resources| resources.faults = faults);
+            sender.send_modify(|resources| {
+                resources.faults = faults;
+                resources.refusals += 1;
+            });
         }
     }
 }
@@ -177,6 +184,7 @@ fn config(args: &Args) -> Result<Config, Usage> {
             max_bytes: args.dead_letter_max_bytes,
             replicas: args.dead_letter_replicas,
         },
+        telemetry: otlp::Settings::read(|name| std::env::var(name).ok()).map_err(|error| Usage(error.to_string()))?,
     })
 }
 

@@ -177,7 +177,7 @@ pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> 
     let guarded = work.guarded(sink);
     let event = guarded.as_ref().unwrap_or(&work.stored.event);
     let request = request(&context, &work, purpose, event, &work.stored.pass_through);
-    let (exchange, outcome) = Exchange::of(sink, purpose, work.attempt(), sink.deliver(request)).await;
+    let (exchange, outcome) = context.trail.send(sink, work.attempt(), request).await;
     match outcome {
         Outcome::Accepted(code, Answer::Reply(reply)) if plan.reply.is_some() => {
             context.trail.tell(&work, &exchange, Ok(code), trail::Next::Reply);
@@ -207,15 +207,22 @@ pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
     let (subscription, channel) = (&plan.subscription, &plan.consumer.channel);
     let end = match shared.dead_letters.set_aside(subscription, channel, &poison.message, &poison.reason).await {
         Ok(()) => {
-            tracing::error!(
-                subscription = %plan.subscription, stream = poison.message.stream, sequence,
-                reason = poison.reason, "message set aside: no event can be read from it"
-            );
+            if let Some(count) = context.meter.poison.add() {
+                tracing::error!(
+                    subscription = %plan.subscription, stream = poison.message.stream, sequence, reason = poison.reason,
+                    count, "messages are set aside: no event can be read from them"
+                );
+            }
             poison.ticket.acknowledge().await;
             End::SetAside
         }
         Err(error) => {
-            tracing::warn!(subscription = %plan.subscription, %error, "a poison message could not be set aside yet");
+            if let Some(count) = context.meter.not_kept.add() {
+                tracing::warn!(
+                    subscription = %plan.subscription, stream = poison.message.stream, sequence, %error, count,
+                    "messages that are no events could not be set aside yet"
+                );
+            }
             poison.ticket.retry_after(NOT_KEPT_WAIT).await;
             End::NotKept(NOT_KEPT_WAIT)
         }
@@ -274,7 +281,7 @@ async fn answer(context: &Context, work: Work, reply: (Event, PassThrough), slot
     // In a broker, a reply that cannot be stored is a failed delivery: the subscriber is asked again (Knative's broker
     // specification), and the reply counts down what its event had left.
     let request = request(context, &work, Purpose::Reply, &event, &pass_through);
-    let (exchange, outcome) = Exchange::of(sink, Purpose::Reply, work.attempt(), sink.deliver(request)).await;
+    let (exchange, outcome) = context.trail.send(sink, work.attempt(), request).await;
     match outcome {
         Outcome::Accepted(code, _) => {
             context.trail.tell(&work, &exchange, Ok(code), trail::Next::Settled);
@@ -303,7 +310,7 @@ async fn give_up(
         match persist(context, &work, sink, Purpose::DeadLetter, &letter, pass_through, slot).await {
             Ok(()) => return work.settle_as(End::DeadLetterSink(failure.code), contact).await,
             Err(refusal) => {
-                if let Some(count) = context.tallies.dead_letter_sink.add() {
+                if let Some(count) = context.meter.dead_letter_sink.add() {
                     tracing::warn!(
                         subscription = %plan.subscription, id = letter.id(), source = letter.source(),
                         sink = sink.address(), code = refusal.code, count, "the dead letter sink failed, events are kept"
@@ -315,7 +322,7 @@ async fn give_up(
     match keep(context, &work, &letter, pass_through, slot).await {
         Ok(()) => {
             let event = &work.stored.event;
-            if let Some(count) = context.tallies.kept.add() {
+            if let Some(count) = context.meter.kept.add() {
                 tracing::warn!(
                     subscription = %plan.subscription, id = event.id(), source = event.source(),
                     code = failure.code, count, "given up, events are kept in {}", dead_letter::STREAM
@@ -325,7 +332,7 @@ async fn give_up(
         }
         Err(error) => {
             let event = &work.stored.event;
-            if let Some(count) = context.tallies.not_kept.add() {
+            if let Some(count) = context.meter.not_kept.add() {
                 tracing::warn!(
                     subscription = %plan.subscription, id = event.id(), source = event.source(),
                     %error, count, "dead letters could not be kept yet, their events come again"
@@ -350,7 +357,7 @@ async fn persist(
     let mut attempt = 1;
     loop {
         let request = request(context, work, purpose, event, pass_through);
-        let (exchange, outcome) = Exchange::of(sink, purpose, attempt, sink.deliver(request)).await;
+        let (exchange, outcome) = context.trail.send(sink, attempt, request).await;
         let failure = match outcome {
             Outcome::Accepted(code, _) => {
                 context.trail.tell(work, &exchange, Ok(code), trail::Next::Settled);

@@ -71,7 +71,7 @@ pub(super) async fn run(context: Context, works: Vec<Work>, slots: Arc<Semaphore
     let request = BatchRequest { events: &events, namespace: plan.subscription.namespace(), timeout: plan.timeout() };
     // One request, one answer, and an attempt for each of its events.
     let (exchange, outcome) = Exchange::of(sink, Purpose::Subscriber, 1, sink.deliver_batch(request)).await;
-    let of = |work: &Work| exchange.as_attempt(work.attempt());
+    let of = |work: &Work| exchange.as_attempt(work.attempt(), context.trail.begin(work));
     match outcome {
         Outcome::Accepted(code, _) => {
             for work in &works {

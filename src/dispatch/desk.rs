@@ -80,6 +80,7 @@ impl Desk {
         };
         // A channel takes one event at a time.
         let batches = matches!(plan.subscriber.as_ref().or(plan.reply.as_ref()), Some(Sink::Http(_)));
+        context.meter.concurrency_limit.set(slots as u64);
         Self {
             slots: Arc::new(Semaphore::new(slots)),
             at_work: JoinSet::new(),
@@ -205,7 +206,9 @@ impl Desk {
     pub(super) fn asked(&mut self) {
         let now = Instant::now();
         self.asked_at = now;
-        self.returning().asked(now);
+        let mut returning = self.returning();
+        returning.asked(now);
+        self.context.meter.retry_scheduled.set(returning.len() as u64);
     }
 
     /// When there is something to do although nothing happens.
@@ -242,6 +245,7 @@ impl Desk {
     pub(super) async fn take(&mut self, stored: Stored) {
         let sequence = stored.ticket.place().stream_sequence;
         if !self.wants(&stored) {
+            self.context.meter.filtered.add(1);
             stored.ticket.acknowledge().await;
             self.arrive(sequence, None);
         } else if self.hold(&stored.ticket).await {
@@ -273,9 +277,15 @@ impl Desk {
 
     /// Puts something to work. Should it panic, its events are let go, and JetStream delivers them again after the ack wait.
     fn spawn(&mut self, work: impl Future<Output = Vec<Report>> + Send + 'static, lost: Vec<Report>) {
+        let context = Arc::clone(&self.context);
         self.at_work.spawn(async move {
             AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-                tracing::error!("a delivery failed in the bridge itself; its events come again");
+                if let Some(count) = context.meter.panics.add() {
+                    tracing::error!(
+                        subscription = %context.plan.subscription, count,
+                        "deliveries failed in the bridge itself; their events come again"
+                    );
+                }
                 lost
             })
         });
@@ -284,7 +294,7 @@ impl Desk {
     fn wants(&self, stored: &Stored) -> bool {
         let verdict = self.context.plan.filter.as_ref().map(|filter: &Filter| filter.evaluate(&stored.event));
         if verdict == Some(Verdict::Error)
-            && let Some(count) = self.context.tallies.filter_errors.add()
+            && let Some(count) = self.context.meter.filter_errors.add()
         {
             tracing::warn!(
                 subscription = %self.context.plan.subscription, id = stored.event.id(), source = stored.event.source(),
@@ -408,11 +418,16 @@ impl Desk {
                 self.gather(work);
             }
         }
+        let meter = &self.context.meter;
+        meter.retry_scheduled.set(self.returning().len() as u64);
+        meter.breaker.set(u64::from(self.breaker.is_open()));
         was_open != self.breaker.is_open()
     }
 
     fn end(&mut self, report: Report, now: Instant) {
-        self.held.remove(&report.sequence);
+        if let (Some(held), None) = (self.held.remove(&report.sequence), report.returns_in()) {
+            self.context.trail.settled(held.ticket.place());
+        }
         let again = self.again.remove(&report.sequence);
         match (report.returns_in(), again) {
             (Some(wait), Some(stored)) if wait < AT_ONCE => {

@@ -29,7 +29,6 @@ pub mod policy;
 pub mod redrive;
 mod returning;
 mod slots;
-mod tally;
 mod trail;
 mod worker;
 
@@ -41,6 +40,7 @@ use crate::channel::{Api, Connection, Consumer, DeadLetters, Wire};
 use crate::filter::Filter;
 use crate::resource::{Breaker, Controls, Delivery, Key};
 use crate::sink::Sink;
+use crate::telemetry::{Metrics, SubscriptionMeter, Tracer};
 
 pub use feed::Feed;
 pub use health::{Health, LastError, Standing, State};
@@ -89,16 +89,19 @@ pub struct Shared {
     pub dead_letters: DeadLetters,
     pub attempts: AttemptLog,
     pub feed: Feed,
+    pub metrics: Arc<Metrics>,
+    /// `None` when nobody records traces.
+    pub tracer: Option<Tracer>,
 }
 
 /// A plan and its surroundings, as the events at work see them.
 type Context = Arc<Surroundings>;
 
-/// A subscription's plan, what it shares with others, and the faults it has counted.
+/// A subscription's plan, what it shares with others, and what is told of it.
 struct Surroundings {
     plan: Plan,
     shared: Shared,
-    tallies: tally::Tallies,
+    meter: Arc<SubscriptionMeter>,
     trail: trail::Trail,
     book: Arc<health::Book>,
 }

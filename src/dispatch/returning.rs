@@ -23,6 +23,10 @@ impl Returning {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.due.len()
+    }
+
     /// It has come.
     pub(super) fn returned(&mut self, sequence: u64) {
         self.due.remove(&sequence);

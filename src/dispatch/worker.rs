@@ -13,7 +13,6 @@ use super::desk::Desk;
 use super::health::{Health, State};
 use super::pace::Pace;
 use super::redrive::Redriver;
-use super::tally::Tallies;
 use super::trail::Trail;
 use super::{Context, Plan, Shared, Surroundings};
 use crate::channel::connect::Link;
@@ -53,9 +52,9 @@ impl Worker {
     pub fn new(plan: Plan, shared: Shared, health: Health) -> Self {
         let losses = shared.pulls.link().borrow().losses;
         let pace = Pace::new(plan.controls.rate);
-        let trail = Trail::new(&plan, shared.attempts.clone(), shared.feed.clone());
-        let (tallies, book) = (Tallies::default(), health.book());
-        let context = Arc::new(Surroundings { plan, shared, tallies, trail, book });
+        let meter = shared.metrics.subscription(&plan.subscription);
+        let trail = Trail::new(&plan, &shared, Arc::clone(&meter));
+        let context = Arc::new(Surroundings { plan, shared, meter, trail, book: health.book() });
         let desk = Desk::new(Arc::clone(&context));
         Self { health, desk, pace, silence: None, pinned: false, losses, context }
     }
@@ -72,6 +71,7 @@ impl Worker {
         while self.connected(&stop).await {
             let mut puller = Puller::start(&self.context.shared.pulls, self.context.plan.consumer.clone());
             let end = self.pull(&mut puller, &stop, &mut patience).await;
+            self.context.meter.pull_credits.set(0);
             self.accept_all(puller.stop().await).await;
             match end {
                 End::Stop => break,
@@ -106,6 +106,7 @@ impl Worker {
         let mut link = self.context.shared.pulls.link();
         let mut signs_of_work = self.desk.signs_of_work();
         loop {
+            self.context.meter.pull_credits.set(puller.outstanding() as u64);
             let room = if puller.is_asking() { 0 } else { self.desk.room() };
             let waking = self.desk.waking();
             tokio::select! {
@@ -219,7 +220,8 @@ impl Worker {
             PullError::Gone(reason) => State::Gone(reason.clone()),
             error => State::Stalled(error.to_string()),
         };
-        tracing::warn!(%subscription, %error, "pull broken, it is built anew");
+        // Readiness tells of it when it lasts.
+        tracing::debug!(%subscription, %error, "pull broken, it is built anew");
         self.health.set(state);
     }
 
@@ -254,6 +256,7 @@ impl Worker {
         }
         let left = self.desk.len();
         self.desk.clear().await;
+        self.context.meter.rest();
         if left > 0 {
             tracing::info!(subscription = %self.context.plan.subscription, events = left, "given back to JetStream");
         }

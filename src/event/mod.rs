@@ -26,7 +26,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 
 use attributes::Attributes;
-pub use pass_through::PassThrough;
+pub use pass_through::{PassThrough, is_traceparent};
 
 /// The version of the CloudEvents specification an event says it follows. An event leaves in the version it came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

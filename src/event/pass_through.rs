@@ -49,6 +49,24 @@ impl PassThrough {
         }
     }
 
+    /// The `traceparent`, valid when there is one.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.iter().find(|(name, _)| *name == TRACEPARENT).map(|(_, value)| value)
+    }
+
+    /// The `tracestate` that goes with the `traceparent`.
+    pub fn tracestate(&self) -> Option<&str> {
+        self.iter().find(|(name, _)| *name == TRACESTATE).map(|(_, value)| value)
+    }
+
+    /// These headers, with another `traceparent`. What `tracestate` there is stays.
+    #[must_use]
+    pub fn with_traceparent(&self, traceparent: String) -> Self {
+        let mut headers: Vec<_> = self.headers.iter().filter(|(name, _)| name != TRACEPARENT).cloned().collect();
+        headers.push((TRACEPARENT.to_owned(), traceparent));
+        Self { headers }
+    }
+
     /// These headers, with the trace headers of `other` where there is no trace of their own.
     #[must_use]
     pub fn with_trace_of(mut self, other: &Self) -> Self {
@@ -146,7 +164,7 @@ impl<'a> Trace<'a> {
 }
 
 /// `00-<32 hex>-<16 hex>-<2 hex>`, lower-case, neither id all zeros; a later version may have more behind another dash.
-fn is_traceparent(value: &str) -> bool {
+pub fn is_traceparent(value: &str) -> bool {
     const LENGTH: usize = 55;
     let Some((known, more)) = value.as_bytes().split_at_checked(LENGTH) else {
         return false;

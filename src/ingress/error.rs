@@ -11,6 +11,7 @@ use crate::channel::PublishError;
 use crate::event;
 use crate::resource::Key;
 use crate::server::problem::Problem;
+use crate::telemetry::Received;
 
 /// What a path of the ingress can be asked.
 pub(super) const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
@@ -55,7 +56,7 @@ pub(super) enum Error {
 }
 
 impl Error {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoSuchPath(_) | Self::NoSuchHost(_) | Self::NotDeclared(_) | Self::NoDefault => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -67,6 +68,24 @@ impl Error {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What metrics call it.
+    pub(super) fn received(&self) -> Received {
+        match self {
+            Self::NoSuchPath(_) | Self::NoSuchHost(_) | Self::NotDeclared(_) | Self::NoDefault => {
+                Received::NoSuchChannel
+            }
+            Self::Method(_) => Received::MethodNotAllowed,
+            Self::BodyTooLarge { .. } | Self::Publish(PublishError::TooLarge(_)) => Received::TooLarge,
+            Self::BodyTooSlow(_) => Received::TooSlow,
+            Self::Event(event::Error::UnsupportedFormat(_)) => Received::UnsupportedFormat,
+            Self::Publish(PublishError::TtlUsedUp) => Received::TtlUsedUp,
+            Self::BodyBroken(_) | Self::Event(_) => Received::Invalid,
+            Self::TooMany(_) | Self::NoMemory => Received::Overloaded,
+            Self::NotConnected | Self::NotInPlace(_) | Self::Publish(_) => Received::Unavailable,
+            Self::Panicked => Received::Failed,
         }
     }
 

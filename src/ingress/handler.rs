@@ -18,6 +18,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::account::Account;
 use super::body::{Inbound, MEMORY_BYTES};
 use super::error::{ALLOWED_METHODS, Error};
 use super::route::{self, Route};
@@ -27,6 +28,7 @@ use crate::event::http::Mode;
 use crate::event::{self, Event, PassThrough};
 use crate::resource::Key;
 use crate::server::Handler;
+use crate::telemetry::{Metrics, Tracer};
 
 /// Bytes that a batch may have at least; each of its events is held to the limit of one message besides.
 const MIN_BATCH_LIMIT: usize = 16 * 1024 * 1024;
@@ -76,6 +78,8 @@ pub(super) struct Gate<S> {
     in_flight: Semaphore,
     /// Bytes for bodies.
     memory: Semaphore,
+    metrics: Arc<Metrics>,
+    tracer: Option<Tracer>,
 }
 
 type Response = http::Response<Full<Bytes>>;
@@ -95,11 +99,11 @@ where
 {
     let (head, body) = request.into_parts();
     let mut body = Inbound::new(&head.headers, body);
-    let outcome = AssertUnwindSafe(gate.answer(&head, &mut body)).catch_unwind().await;
-    let response = outcome.unwrap_or(Err(Error::Panicked)).unwrap_or_else(|error| {
-        tracing::debug!(method = %head.method, path = head.uri.path(), %error, "refused");
-        error.response()
-    });
+    let mut account = Account::open(gate.tracer.as_ref(), &head.headers);
+    let answer = AssertUnwindSafe(gate.answer(&head, &mut body, &mut account)).catch_unwind().await;
+    let answer = answer.unwrap_or(Err(Error::Panicked));
+    account.close(head.uri.path(), &gate.metrics, &answer);
+    let response = answer.unwrap_or_else(|error| error.response());
     body.discard().await;
     response
 }
@@ -110,34 +114,46 @@ impl<S: Store> Gate<S> {
         routes: watch::Receiver<Arc<Targets>>,
         default_channel: Option<Key>,
         max_in_flight: usize,
+        metrics: Arc<Metrics>,
+        tracer: Option<Tracer>,
     ) -> Self {
         let in_flight = Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS));
-        Self { store, routes, default_channel, max_in_flight, in_flight, memory: Semaphore::new(MEMORY_BYTES) }
+        let memory = Semaphore::new(MEMORY_BYTES);
+        Self { store, routes, default_channel, max_in_flight, in_flight, memory, metrics, tracer }
     }
 
-    async fn answer<B>(&self, head: &Parts, body: &mut Inbound<B>) -> Result<Response, Error>
+    async fn answer<B>(&self, head: &Parts, body: &mut Inbound<B>, account: &mut Account) -> Result<Response, Error>
     where
         B: Body<Data = Bytes, Error: Display> + Unpin + Send,
     {
         let route =
             route::parse(&head.uri, &head.headers).ok_or_else(|| Error::NoSuchPath(head.uri.path().to_owned()))?;
         match head.method {
-            Method::POST => self.take_in(route, &head.headers, body).await,
+            Method::POST => self.take_in(route, &head.headers, body, account).await,
             Method::OPTIONS => Ok(options()),
             ref other => Err(Error::Method(other.clone())),
         }
     }
 
-    async fn take_in<B>(&self, route: Route, headers: &HeaderMap, body: &mut Inbound<B>) -> Result<Response, Error>
+    async fn take_in<B>(
+        &self,
+        route: Route,
+        headers: &HeaderMap,
+        body: &mut Inbound<B>,
+        account: &mut Account,
+    ) -> Result<Response, Error>
     where
         B: Body<Data = Bytes, Error: Display> + Unpin + Send,
     {
         let target = self.target(self.channel(route)?)?;
+        account.is_for(&target);
         let _place = self.let_in()?;
         let mode = event::http::mode(headers)?;
+        account.has_mode(mode);
         let body = body.read(self.limit(mode), &self.memory).await?;
         let events = event::http::decode(headers, body.bytes.clone())?;
-        self.store.publish_all(&target, &events, &PassThrough::from_http(headers)).await?;
+        account.has(&events);
+        self.store.publish_all(&target, &events, &account.pass_through(headers)).await?;
         Ok(empty(StatusCode::ACCEPTED))
     }
 

@@ -48,6 +48,11 @@ impl Failure {
     /// Bytes of a body that a dead letter tells of, so that their base64 has at most 1024 characters.
     pub const BODY_LIMIT: usize = 768;
 
+    /// The status of the answer, if there was one.
+    pub fn status(&self) -> Option<u16> {
+        self.answered.then_some(self.code)
+    }
+
     /// No answer: a broken connection, a timeout.
     pub fn no_answer(reason: &str) -> Self {
         let mut body = Bytes::from(format!("dispatch error: {reason}"));

@@ -2,7 +2,9 @@
 
 pub mod bridge;
 pub mod chaos;
+pub mod collector;
 pub mod http;
+pub mod metrics;
 pub mod nats;
 pub mod process;
 pub mod resources;

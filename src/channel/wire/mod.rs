@@ -220,7 +220,7 @@ impl Shared {
         for subscriber in self.subscribers().all() {
             subscriber.lost();
         }
-        self.link.send_modify(|link| *link = Link { connected: false, losses: link.losses + 1 });
+        self.link.send_modify(|link| *link = Link { connected: false, losses: link.losses + 1, ..*link });
     }
 
     fn informed(&self, info: &Info) {

@@ -77,7 +77,7 @@ impl Ingress {
     fn new(way: Way, default_channel: Option<&str>) -> Self {
         let target = |subject: &str| {
             let (stream, subject) = ("S".to_owned(), subject.to_owned());
-            Some(Target { stream, subject, kind: ChannelKind::Channel, max_msg_size: None })
+            Some(Target { stream, subject, kind: ChannelKind::Channel, max_msg_size: None, meter: Arc::default() })
         };
         let routes = [
             (key("default/foo"), target("foo.default")),
@@ -88,7 +88,8 @@ impl Ingress {
         let (_, routes) = watch::channel(Arc::new(Targets::from(routes)));
         let stored = Stored::default();
         let store = Fake { way, stored: Arc::clone(&stored) };
-        Self { gate: Arc::new(Gate::new(store, routes, default_channel.map(key), 2)), stored }
+        let gate = Gate::new(store, routes, default_channel.map(key), 2, Arc::default(), None);
+        Self { gate: Arc::new(gate), stored }
     }
 
     fn good() -> Self {
