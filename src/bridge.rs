@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::channel::attempts::{self, AttemptLog};
+use crate::channel::attempts::{self, AttemptLog, Level};
 use crate::channel::connect::{Settings, SettingsError};
 use crate::channel::dead_letter::Retention;
 use crate::channel::{Api, Connection, DeadLetters, Publisher, Targets, Wire};
@@ -121,7 +121,9 @@ pub async fn run(
         };
         tasks.spawn(ingress::serve(listener, ingress, shutdown.clone(), config.drain_timeout));
     }
-    let (attempts, writing) = AttemptLog::new(control.clone(), config.attempts, metrics.attempt_log_drops());
+    let level = if config.dispatcher { config.attempts.level } else { Level::Off };
+    let attempts = attempts::Settings { level, ..config.attempts };
+    let (attempts, writing) = AttemptLog::new(control.clone(), attempts, metrics.attempt_log_drops());
     tasks.spawn(writing);
     let (feed, telling) = Feed::new(control.clone());
     if config.dispatcher {

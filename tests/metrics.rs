@@ -252,7 +252,7 @@ async fn without_nats_the_rest_is_told_and_nobody_waits() {
     bridge.send("foo", &event("1")).await;
     sink.wait_for_one("/").await;
     let connected = |metrics: &Metrics, is: f64| {
-        ["control", "pull"].iter().all(|name| metrics.value("nats_connected", &[("connection", name)]) == Some(is))
+        ["control", "events"].iter().all(|name| metrics.value("nats_connected", &[("connection", name)]) == Some(is))
     };
     let before = scrape(&bridge).await;
     assert!(connected(&before, 1.0) && before.of_sub("consumer_pending").is_some());

@@ -54,7 +54,7 @@ async fn a_collector_gets_what_a_scraper_gets() {
     let accepted = [("channel", "default/foo"), ("mode", "binary"), ("result", "accepted")];
     assert_eq!(value(&metrics["ingress_events"], &accepted), Some(3));
     assert_eq!(value(&metrics["concurrency_limit"], &[sub]), Some(256));
-    assert_eq!(value(&metrics["nats_connected"], &[("connection", "pull")]), Some(1));
+    assert_eq!(value(&metrics["nats_connected"], &[("connection", "events")]), Some(1));
     assert_eq!(metrics["process_resident_memory_bytes"].unit, "By");
     for (name, bounds) in [("dispatch_seconds", 19), ("kn.eventing.dispatch.duration", 14)] {
         let Some(Data::Histogram(histogram)) = &metrics[name].data else { panic!("{name}") };

@@ -47,6 +47,10 @@ async fn world(
     let spec = json!({"subscriber": {"uri": sink.url("/")}, "delivery": delivery});
     let documents = [channel("foo"), subscription("sub", "foo", spec)];
     let bridge = Bridge::of(&nats, &documents).flag("--attempt-log", level).start().await;
+    if level != "off" {
+        // The bridge is ready without it.
+        until("the log is there", || async { nats.stream_names().await.contains(&LOG.to_owned()) }).await;
+    }
     (nats, sink, bridge)
 }
 

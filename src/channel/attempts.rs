@@ -275,7 +275,8 @@ impl AttemptLog {
     /// The log and the work of writing it, which ends when nobody holds the log any more. Counts what it leaves out.
     pub fn new(connection: Connection, settings: Settings, dropped: Arc<Counter>) -> (Self, impl Future<Output = ()>) {
         let (queue, attempts) = mpsc::channel(QUEUE);
-        let writer = Writer { api: Api::new(connection.clone()), connection, max_age: settings.max_age, place: None };
+        let (level, max_age) = (settings.level, settings.max_age);
+        let writer = Writer { level, api: Api::new(connection.clone()), connection, max_age, place: None };
         (Self { level: settings.level, queue, dropped }, writer.run(attempts))
     }
 
@@ -292,8 +293,10 @@ impl AttemptLog {
     }
 }
 
-/// Writes what is recorded. The stream is made with the first record, so that nothing is there where nothing failed.
+/// Keeps the stream in place and writes what is recorded. That the stream is there before the first record says from when on
+/// nothing failed.
 struct Writer {
+    level: Level,
     api: Api,
     connection: Connection,
     max_age: Duration,
@@ -309,20 +312,39 @@ struct Place {
 
 impl Writer {
     async fn run(mut self, mut attempts: mpsc::Receiver<Attempt>) {
-        while let Some(attempt) = attempts.recv().await {
-            let Some(key) = Key::new(&attempt.namespace, &attempt.subscription) else { continue };
-            if !self.is_in_place().await {
-                continue;
+        let mut link = self.connection.link();
+        loop {
+            tokio::select! {
+                attempt = attempts.recv() => match attempt {
+                    Some(attempt) => self.write(attempt).await,
+                    None => return,
+                },
+                Ok(()) = link.changed() => {
+                    self.is_in_place().await;
+                }
+                () = tokio::time::sleep(LOOK_AGAIN) => {
+                    self.is_in_place().await;
+                }
             }
-            let subject = subject(&key, &attempt.id);
-            if let Ok(record) = serde_json::to_vec(&attempt.shortened()) {
-                self.connection.tell(&subject, record).await;
-            }
+        }
+    }
+
+    async fn write(&mut self, attempt: Attempt) {
+        let Some(key) = Key::new(&attempt.namespace, &attempt.subscription) else { return };
+        if !self.is_in_place().await {
+            return;
+        }
+        let subject = subject(&key, &attempt.id);
+        if let Ok(record) = serde_json::to_vec(&attempt.shortened()) {
+            self.connection.tell(&subject, record).await;
         }
     }
 
     /// Looks now and then whether the stream is there, and at once after the connection was lost: it may be another server.
     async fn is_in_place(&mut self) -> bool {
+        if self.level == Level::Off || !self.connection.is_connected() {
+            return false;
+        }
         let losses = self.connection.link().borrow().losses;
         if let Some(place) = &self.place
             && place.losses == losses

@@ -181,10 +181,10 @@ impl DeadLetters {
             message.payload = event::nats::encode(&letter, pass_through, |name, value| message.header(name, value));
             message.header(MESSAGE_ID, &message_id);
             if tells_origin {
-                message.header(ORIGIN_CHANNEL, &provenance.channel.to_string());
+                message.header(ORIGIN_CHANNEL, provenance.channel.to_string());
                 if let Some((stream, sequence)) = provenance.origin {
                     message.header(ORIGIN_STREAM, stream);
-                    message.header(ORIGIN_SEQUENCE, &sequence.to_string());
+                    message.header(ORIGIN_SEQUENCE, sequence.to_string());
                 }
             }
             match (self.publisher.check_size(&message, None), dispensable) {

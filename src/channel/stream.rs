@@ -162,7 +162,9 @@ pub fn kept_settings(channel: &Channel, info: &Value) -> Vec<Change> {
     let adopted = adopted(channel, &subject, &info["config"]);
     let fields = fresh.as_object().into_iter().flatten();
     fields
-        .filter(|(field, value)| *field != "allow_direct" && !is_same(&adopted[field.as_str()], value))
+        .filter(|(field, value)| {
+            !["allow_direct", "metadata"].contains(&field.as_str()) && !is_same(&adopted[field.as_str()], value)
+        })
         .map(|(field, value)| Change {
             field: field.clone(),
             from: adopted[field.as_str()].clone(),

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -110,16 +110,15 @@ fn a_file_that_is_too_large_is_refused() {
 }
 
 #[test]
-fn an_alias_bomb_is_refused_quickly() {
+fn an_alias_bomb_is_refused_and_not_unfolded() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
         bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
     }
     let directory = directory(&[("one.yaml", &bomb), ("self.yaml", "a: &a [*a]"), ("deep.yaml", &"[".repeat(100_000))]);
-    let start = Instant::now();
+    // Unfolded, the first would have 10^12 elements.
     assert_eq!(faults(&directory).len(), 3);
-    assert!(start.elapsed() < SOON / 4, "{:?}", start.elapsed());
 }
 
 #[test]
