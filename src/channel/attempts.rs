@@ -248,29 +248,6 @@ pub fn hash(event_id: &str) -> String {
     hash.as_ref()[..HASH_DIGITS / 2].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What was tried with one event of one subscription, the oldest first. Events of other sources with that id are among it.
-///
-/// # Errors
-/// When JetStream does not answer or says no; a log that is not there is an empty one.
-pub async fn of_event(api: &Api, subscription: &Key, event_id: &str) -> Result<Vec<Attempt>, ApiError> {
-    let subject = subject(subscription, event_id);
-    let (mut found, mut next) = (Vec::new(), 1);
-    while let Some(message) = api.next_message(STREAM, &subject, next).await? {
-        next = message.sequence + 1;
-        found.extend(serde_json::from_slice(&message.payload));
-    }
-    Ok(found)
-}
-
-impl Attempt {
-    /// Whether it is one of an event of this source, which the record may show shortened.
-    pub fn is_of_source(&self, source: &str) -> bool {
-        let mut shown = source.to_owned();
-        shorten(&mut shown);
-        self.source == shown
-    }
-}
-
 impl AttemptLog {
     /// The log and the work of writing it, which ends when nobody holds the log any more. Counts what it leaves out.
     pub fn new(connection: Connection, settings: Settings, dropped: Arc<Counter>) -> (Self, impl Future<Output = ()>) {

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::letters::{Filter, confirmed, counted, is_terminal, told};
+use super::confirm;
+use super::letters::{Filter, counted};
 use super::output::{Format, render};
 use super::{Usage, nats, say};
 use crate::resource::Key;
@@ -36,7 +37,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     let manager = args.nats.manager().await?;
     let query = args.filter.query(Some(&args.subscription));
-    let count = manager.count_dead_letters(&query).await.map_err(told)?;
+    let count = manager.count_dead_letters(&query).await?;
     let (letters, of) = (counted(count.events + count.poison), &args.subscription);
     if args.dry_run {
         say(&render(&super::redrive::listed(&manager, &query).await?, Format::Table, Timestamp::now())?)?;
@@ -44,24 +45,20 @@ pub(super) async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Resu
         return Ok(ExitCode::SUCCESS);
     }
     if count.events + count.poison > 0 && !args.yes {
-        if !is_terminal() {
+        if !confirm::is_possible() {
             return Err(Usage(format!("{letters} of {of} would be gone for good: say --yes")).into());
         }
-        let answer = tokio::select! {
-            answer = confirmed(format!("Throw {letters} of {of} away for good?")) => answer?,
-            () = shutdown.cancelled() => false,
-        };
-        if !answer {
+        if !confirm::ask(&format!("Throw {letters} of {of} away for good?"), &shutdown).await? {
             say("nothing was thrown away\n")?;
             return Ok(ExitCode::FAILURE);
         }
     }
-    let mut found = manager.dead_letters(&query).await.map_err(told)?;
+    let mut found = manager.dead_letters(&query).await?;
     let mut discarded = 0;
     while !shutdown.is_cancelled()
-        && let Some(letter) = found.next().await.map_err(told)?
+        && let Some(letter) = found.next().await?
     {
-        manager.discard(letter.place).await.map_err(told)?;
+        manager.discard(letter.place).await?;
         discarded += 1;
     }
     say(&format!("{} of {of} thrown away\n", counted(discarded)))?;

@@ -1,15 +1,12 @@
 //! How commands are told which dead letters are meant, and what they have in common beside.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
 use jiff::Timestamp;
 
+use super::duration;
 use super::output::{Row, age, plain};
-use super::{Usage, duration};
-use crate::manage;
 use crate::manage::dead_letters::{DeadLetter, Query};
 use crate::resource::Key;
 
@@ -99,31 +96,6 @@ pub(super) fn shortened(text: &str) -> String {
         line.push('…');
     }
     plain(&line.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-/// What went wrong, with the exit code that it is worth.
-pub(super) fn told(error: manage::Error) -> anyhow::Error {
-    match error {
-        manage::Error::Settings(_) => Usage(error.to_string()).into(),
-        error => error.into(),
-    }
-}
-
-/// Whether somebody is there who can be asked.
-pub(super) fn is_terminal() -> bool {
-    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
-}
-
-/// Asks a person.
-pub(super) async fn confirmed(question: String) -> anyhow::Result<bool> {
-    let read = tokio::task::spawn_blocking(move || {
-        write!(std::io::stderr(), "{question} [y/N] ")?;
-        let mut line = String::new();
-        std::io::stdin().lock().read_line(&mut line)?;
-        Ok::<_, std::io::Error>(line)
-    });
-    let line = read.await.context("the question was not answered")?.context("cannot ask on the terminal")?;
-    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// `1 dead letter`, `2 dead letters`.

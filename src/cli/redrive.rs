@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::letters::{Filter, confirmed, counted, is_terminal, told};
+use super::confirm;
+use super::letters::{Filter, counted};
 use super::output::{self, render};
 use super::progress::Progress;
 use super::{nats, say};
@@ -65,7 +66,7 @@ enum Format {
 pub(super) async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     let manager = args.nats.manager().await?;
     let query = args.filter.query(Some(&args.subscription));
-    let count = manager.count_dead_letters(&query).await.map_err(told)?;
+    let count = manager.count_dead_letters(&query).await?;
     if args.dry_run {
         list(&manager, &query, args.output).await?;
         if args.output == Format::Text {
@@ -79,13 +80,9 @@ pub(super) async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Resu
         return Ok(ExitCode::SUCCESS);
     }
     // Without a terminal nobody is there to ask, and the command line is the decision.
-    if count.events > 1 && !args.yes && is_terminal() {
+    if count.events > 1 && !args.yes && confirm::is_possible() {
         let question = format!("Redrive {} to {}?", counted(count.events), args.subscription);
-        let answer = tokio::select! {
-            answer = confirmed(question) => answer?,
-            () = shutdown.cancelled() => false,
-        };
-        if !answer {
+        if !confirm::ask(&question, &shutdown).await? {
             say("nothing was sent\n")?;
             return Ok(ExitCode::FAILURE);
         }
@@ -118,15 +115,15 @@ async fn send(
         Format::Json => serde_json::to_string_pretty(&summary).context("cannot write JSON")? + "\n",
         Format::Text => text(&summary),
     })?;
-    result.map_err(told)?;
+    result?;
     Ok(summary)
 }
 
 /// What a query finds.
 pub(super) async fn listed(manager: &Manager, query: &Query) -> anyhow::Result<Vec<DeadLetter>> {
-    let mut found = manager.dead_letters(query).await.map_err(told)?;
+    let mut found = manager.dead_letters(query).await?;
     let mut letters = Vec::new();
-    while let Some(letter) = found.next().await.map_err(told)? {
+    while let Some(letter) = found.next().await? {
         letters.push(DeadLetter::from(&letter));
     }
     Ok(letters)

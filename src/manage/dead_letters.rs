@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Error, Manager, while_doing};
-use crate::channel::attempts::{self, Attempt};
+use crate::channel::attempts::Attempt;
 use crate::channel::dead_letter::STREAM;
 use crate::channel::kept::{self, Content, Keeping, Letter, LetterId, Letters};
 use crate::event::json;
@@ -213,12 +213,11 @@ impl Manager {
     }
 
     async fn attempts_of_letter(&self, letter: &Letter) -> Result<Vec<Attempt>, Error> {
-        let (Some(kept), Some(key)) = (letter.event(), Key::new(&letter.namespace, &letter.subscription)) else {
-            return Ok(Vec::new());
-        };
-        let all = attempts::of_event(&self.api, &key, kept.event.id()).await;
-        let all = all.map_err(while_doing("cannot read the log of attempts"))?;
-        Ok(all.into_iter().filter(|attempt| attempt.is_of_source(kept.event.source())).collect())
+        let Some(kept) = letter.event() else { return Ok(Vec::new()) };
+        let mut attempts = self.attempts_of(kept.event.id(), Some(kept.event.source())).await?;
+        attempts
+            .retain(|attempt| (&attempt.namespace, &attempt.subscription) == (&letter.namespace, &letter.subscription));
+        Ok(attempts)
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::deadletters::kept;
 use crate::channel::attempts::Attempt;
-use crate::cli::letters::{shortened, told};
+use crate::cli::letters::shortened;
 use crate::cli::output::{Row, age, plain, table};
 use crate::cli::{Usage, nats, say};
 use crate::manage::dead_letters::{DeadLetter, Query, Story};
@@ -60,7 +60,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let manager = args.nats.manager().await?;
     let Args { id, seq, source, subscription, output, .. } = args;
     let query = Query { id, sequence: seq, source, subscription, ..Query::default() };
-    let story = manager.dead_letter(&query).await.map_err(told)?;
+    let story = manager.dead_letter(&query).await?;
     say(&match output {
         Format::Text => text(&story, Timestamp::now()),
         Format::Json => serde_json::to_string_pretty(&story).context("cannot write JSON")? + "\n",

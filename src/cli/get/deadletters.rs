@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::channel::dead_letter::STREAM;
 use crate::channel::kept::Keeping;
-use crate::cli::letters::{Filter, counted, told};
+use crate::cli::letters::{Filter, counted};
 use crate::cli::output::{Format, render, short};
 use crate::cli::{nats, say, size};
 use crate::manage::dead_letters::{DeadLetter, Query};
@@ -43,9 +43,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let manager = args.nats.manager().await?;
     let subscription = args.subscription.as_ref().or(args.of.as_ref());
     let query = Query { channel: args.channel.clone(), ..args.filter.query(subscription) };
-    let mut found = manager.dead_letters(&query).await.map_err(told)?;
+    let mut found = manager.dead_letters(&query).await?;
     let mut letters = Vec::new();
-    while let Some(letter) = found.next().await.map_err(told)? {
+    while let Some(letter) = found.next().await? {
         let letter = DeadLetter::from(&letter);
         if args.output == Format::Ndjson {
             // One by one: there may be more than fit into memory.
@@ -58,7 +58,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         say(&render(&letters, args.output, Timestamp::now())?)?;
     }
     if matches!(args.output, Format::Table | Format::Wide) {
-        let keeping = manager.dead_letter_keeping().await.map_err(told)?;
+        let keeping = manager.dead_letter_keeping().await?;
         // Beside the table, so that whoever cuts it into columns is not disturbed; nobody needs to read it.
         let _ = writeln!(std::io::stderr(), "{}", kept(keeping.as_ref()));
     }

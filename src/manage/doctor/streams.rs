@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::server::{Sync, loses_given_up, parse};
 use super::{Check, nearly_full};
+use crate::channel::attempts;
 use crate::channel::{Api, ApiError, ServerFacts, Step, dead_letter, stream as channel_stream};
 use crate::resource::{Channel, Desired, Ordering, Subscription};
 
@@ -61,7 +62,7 @@ pub(super) async fn find<'a>(api: &Api, desired: &'a Desired, checks: &mut Vec<C
     let mut names: BTreeSet<String> = channels.keys().cloned().collect();
     names.insert(dead_letter::STREAM.to_owned());
     match api.stream_names(None).await {
-        Ok(all) => names.extend(all.into_iter().filter(|name| name.starts_with(PREFIX))),
+        Ok(all) => names.extend(all.into_iter().filter(|name| name.starts_with(PREFIX) && name != attempts::STREAM)),
         Err(error) => {
             let advice = "permit it, or give the manifests by -f, so that all streams are looked at";
             checks.push(Check::warn("stream", format!("the streams cannot be listed: {error}"), advice));
