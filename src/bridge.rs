@@ -14,13 +14,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin;
+use crate::admin::{self, Admin, Token};
 use crate::channel::attempts::{self, AttemptLog, Level};
 use crate::channel::connect::{Settings, SettingsError};
 use crate::channel::dead_letter::Retention;
 use crate::channel::{Api, Connection, DeadLetters, Publisher, Targets, Wire};
 use crate::dispatch::{Feed, Shared};
 use crate::ingress::{self, Ingress};
+use crate::manage::Manager;
 use crate::resource::{Desired, Key};
 use crate::sink::{Client, ClientError};
 use crate::telemetry::{Exposition, Metrics, Tracer, otlp};
@@ -44,6 +45,8 @@ pub struct Config {
     /// Delete the consumers of subscriptions that are no longer declared.
     pub prune: bool,
     pub attempts: attempts::Settings,
+    /// What opens the management API.
+    pub admin_token: Option<Token>,
     /// How dead letters are kept.
     pub retention: Retention,
     /// What is handed to a collector.
@@ -109,7 +112,15 @@ pub async fn run(
     let (telemetry, told, stop) = (config.telemetry.clone(), Arc::clone(&exposition), closed.clone());
     exporting.spawn(async move { otlp::export_metrics(&telemetry, told, stop).await });
     exporting.close();
-    let admin = tokio::spawn(admin::serve(sockets.admin, readiness_receiver, exposition, closed.clone()));
+    let in_force = resources.clone();
+    let admin = Admin {
+        readiness: readiness_receiver,
+        exposition,
+        manager: Manager::new(control.clone()),
+        desired: Arc::new(move || in_force.borrow().desired.clone()),
+        token: config.admin_token.clone(),
+    };
+    let admin = tokio::spawn(admin::serve(sockets.admin, admin, closed.clone()));
     if let Some(listener) = sockets.ingress {
         let ingress = Ingress {
             publisher: publisher.clone(),

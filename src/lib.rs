@@ -16,7 +16,7 @@
 //! - [`ingress`]: events in, over HTTP
 //! - [`dispatch`]: a subscription at work: pull, attempt, decide, settle last
 //! - [`manage`]: what operators ask and do, for the commands and the management API alike
-//! - [`admin`]: health, readiness
+//! - [`admin`]: health, readiness, the management API
 //! - [`bridge`]: turns desired resources into running parts; the only room that knows everybody
 //! - [`cli`]: one file a command
 //!

@@ -24,13 +24,27 @@ const ROOMS: [&str; 13] = [
 const STRANGERS: [(&str, &str); 1] = [("dispatch", "ingress")];
 
 /// A library, and where it may be named (beginnings of paths below `src/`).
-const LIBRARIES: [(&str, &[&str]); 5] = [
+const LIBRARIES: [(&str, &[&str]); 6] = [
     ("async_nats", &["channel/"]),
     // A collector is no sink: what goes there is not an event, and the room is left of that of the sinks.
     ("reqwest", &["sink/", "sink.rs", "telemetry/otlp.rs"]),
     ("opentelemetry_proto", &["telemetry/"]),
     ("prost", &["telemetry/"]),
     ("axum", &["ingress/", "admin/", "server.rs", "server/", "cli/http.rs", "cli/view", "cli/demo"]),
+    // `manage` describes what it answers; so do the files that own a part of an answer.
+    (
+        "utoipa",
+        &[
+            "admin/api/",
+            "manage/",
+            "channel/attempts.rs",
+            "channel/kept.rs",
+            "channel/plan.rs",
+            "dispatch/health.rs",
+            "filter/mod.rs",
+            "filter/explain.rs",
+        ],
+    ),
 ];
 
 struct Source {

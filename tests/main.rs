@@ -30,6 +30,7 @@ mod ingress_modes;
 mod isolation;
 mod lifecycle;
 mod logs;
+mod management_api;
 mod manifests;
 mod manifests_in_repo;
 mod metrics;

@@ -1,94 +1,64 @@
-//! Health, readiness and metrics over HTTP, for probes, scrapers and people.
+//! The admin port: health and readiness for probes, metrics for scrapers, and the management API for people and their programs.
 
+mod api;
+mod guard;
+mod health;
 mod metrics;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, StatusCode, Uri};
-use serde::Serialize;
+use http::{Method, StatusCode, Uri};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::manage::Manager;
+use crate::resource::Desired;
 use crate::server;
 use crate::server::problem::Problem;
 use crate::telemetry::Exposition;
 
+pub use guard::Token;
+pub use health::{Missing, Readiness};
+
+use guard::Guard;
+
 /// Answers take no time here; what is not read by then is not waited for.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-const PATHS: &str = "/healthz, /metrics, /readyz";
+const PATHS: &str = "/healthz, /metrics, /readyz, /api/v1";
 
-/// What `/readyz` tells. Ready means: nothing is missing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Readiness {
-    /// What keeps the bridge from being ready; empty when it is.
-    pub missing: Vec<Missing>,
-    /// What is as it should be and yet worth knowing: paused subscriptions, sinks that cannot be reached.
-    pub notes: Vec<Missing>,
-    /// Faults of the newest manifests when an older set is in force; they do not make the bridge unready.
-    pub resource_faults: Vec<String>,
+/// What the admin port shows and lets people do.
+pub struct Admin {
+    pub readiness: watch::Receiver<Readiness>,
+    pub exposition: Arc<Exposition>,
+    pub manager: Manager,
+    /// The manifests in force.
+    pub desired: Arc<dyn Fn() -> Desired + Send + Sync>,
+    /// Opens the management API; without one it can only be read, and only on loopback.
+    pub token: Option<Token>,
 }
 
-/// One thing that is not in place.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct Missing {
-    /// `nats`, `channel`, `subscription`, `bridge` (while it drains).
-    pub kind: &'static str,
-    /// `NAMESPACE/NAME` for a resource.
-    pub name: Option<String>,
-    pub reason: String,
-}
-
-/// Serves `/healthz`, `/metrics` and `/readyz` until `shutdown`.
-pub async fn serve(
-    listener: TcpListener,
-    readiness: watch::Receiver<Readiness>,
-    exposition: Arc<Exposition>,
-    shutdown: CancellationToken,
-) {
-    let router = router(readiness).merge(metrics::router(exposition));
+/// Serves the admin port until `shutdown`.
+pub async fn serve(listener: TcpListener, admin: Admin, shutdown: CancellationToken) {
+    // A socket that does not know its address is taken for one that everybody reaches.
+    let address = listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+    let guard = Guard::new(admin.token, address);
+    let api = api::router(admin.manager, admin.desired, shutdown.clone(), guard);
+    let router = router(admin.readiness).merge(metrics::router(admin.exposition)).merge(api);
     server::serve(listener, router, shutdown, DRAIN_TIMEOUT).await;
 }
 
 fn router(readiness: watch::Receiver<Readiness>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
-        .route("/readyz", get(readyz))
+        .route("/readyz", get(health::readyz))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .with_state(readiness)
-}
-
-/// The body of `/readyz`.
-#[derive(Serialize)]
-struct Report<'a> {
-    ready: bool,
-    missing: &'a [Missing],
-    notes: &'a [Missing],
-    resources: Resources<'a>,
-}
-
-#[derive(Serialize)]
-struct Resources<'a> {
-    faults: &'a [String],
-}
-
-async fn readyz(State(readiness): State<watch::Receiver<Readiness>>) -> Response {
-    let readiness = readiness.borrow();
-    let ready = readiness.missing.is_empty();
-    let resources = Resources { faults: &readiness.resource_faults };
-    // Strings and a truth value always become JSON.
-    let body =
-        serde_json::to_string(&Report { ready, missing: &readiness.missing, notes: &readiness.notes, resources })
-            .unwrap_or_default();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
 }
 
 async fn method_not_allowed(method: Method) -> Problem {
@@ -110,7 +80,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use axum::body::{Body, to_bytes};
-    use http::Request;
+    use axum::response::Response;
+    use http::header::CONTENT_TYPE;
+    use http::{HeaderValue, Request};
     use serde_json::json;
     use tower::ServiceExt as _;
 

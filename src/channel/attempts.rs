@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::api::{Api, ApiError};
 use super::connect::Connection;
@@ -64,7 +65,7 @@ impl Settings {
 }
 
 /// One request to a sink and what followed from it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Attempt {
     /// When the request began.
     pub time: Timestamp,
@@ -100,8 +101,9 @@ pub struct Attempt {
 }
 
 /// What a request was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AttemptPurpose)]
 pub enum Purpose {
     Subscriber,
     Reply,
@@ -109,8 +111,9 @@ pub enum Purpose {
 }
 
 /// What follows an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AttemptNext)]
 pub enum Next {
     /// The event is acknowledged.
     Settled,

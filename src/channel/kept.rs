@@ -10,6 +10,7 @@ use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::api::{Api, ApiError, StoredMessage};
 use super::broker;
@@ -77,7 +78,8 @@ pub struct Failure {
 }
 
 /// How the stream keeps its letters, and how many there are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = DeadLetterKeeping)]
 pub struct Keeping {
     pub letters: u64,
     pub bytes: u64,
@@ -122,14 +124,20 @@ pub async fn keeping(api: &Api) -> Result<Option<Keeping>, ApiError> {
     }))
 }
 
-/// All letters, or those of one subscription.
+/// All letters, or those of one subscription; of these what lies after one sequence and up to another.
 ///
 /// # Errors
 /// When JetStream does not answer or says no.
-pub async fn letters(api: &Api, subscription: Option<&Key>) -> Result<Letters, ApiError> {
-    let last = keeping(api).await?.map_or(0, |keeping| keeping.last_sequence);
+pub async fn letters(
+    api: &Api,
+    subscription: Option<&Key>,
+    after: Option<u64>,
+    until: Option<u64>,
+) -> Result<Letters, ApiError> {
+    let last = keeping(api).await?.map_or(0, |keeping| keeping.last_sequence).min(until.unwrap_or(u64::MAX));
+    let next = after.unwrap_or(0).saturating_add(1);
     let subject = subscription.map_or_else(|| format!("{PREFIX}>"), name::dead_letter_subject);
-    Ok(Letters { api: api.clone(), subject, next: 1, last, width: 1, ahead: VecDeque::new() })
+    Ok(Letters { api: api.clone(), subject, next, last, width: 1, ahead: VecDeque::new() })
 }
 
 /// The letter at exactly that sequence.

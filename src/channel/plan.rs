@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::label;
 
@@ -20,7 +21,8 @@ pub enum Step {
 }
 
 /// One field of a configuration that is not as declared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ChangedField)]
 pub struct Change {
     /// By its name in JetStream's configuration.
     pub field: String,

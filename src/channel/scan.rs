@@ -33,12 +33,13 @@ pub struct Looked {
 }
 
 impl Window {
-    /// Its sequences in ranges, newest first.
-    fn ranges(&self) -> impl Iterator<Item = (&str, u64, u64)> {
-        let span = (self.last + 1).saturating_sub(self.first);
-        (0..span.div_ceil(RANGE)).map(|step| {
-            let last = self.last - step * RANGE;
-            (self.stream.as_str(), last.saturating_sub(RANGE - 1).max(self.first), last)
+    /// Its sequences in ranges, newest first: each with its first and last.
+    fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let Self { first, last, .. } = *self;
+        let span = (last + 1).saturating_sub(first);
+        (0..span.div_ceil(RANGE)).map(move |step| {
+            let last = last - step * RANGE;
+            (last.saturating_sub(RANGE - 1).max(first), last)
         })
     }
 }
@@ -54,7 +55,10 @@ pub async fn scan(
     looked: impl Fn(u64),
 ) -> Result<Looked, ApiError> {
     let wanted = &wanted;
-    let walks = windows.iter().flat_map(Window::ranges).map(|(stream, first, last)| async move {
+    let numbered = (0..windows.len()).flat_map(|number| windows[number].ranges().map(move |range| (number, range)));
+    // By number: a closure over borrowed names makes a future that cannot be sent to another thread.
+    let walks = numbered.map(|(number, (first, last))| async move {
+        let stream = windows[number].stream.as_str();
         let mut part = Looked::default();
         let mut from = first;
         while from <= last
@@ -129,7 +133,7 @@ mod tests {
     fn ranges_cover_a_window_once_newest_first() {
         let ranges = |first, last| {
             let window = Window { stream: "S".into(), first, last };
-            window.ranges().map(|(_, first, last)| (first, last)).collect::<Vec<_>>()
+            window.ranges().collect::<Vec<_>>()
         };
         assert_eq!(ranges(1, 600), [(345, 600), (89, 344), (1, 88)]);
         assert_eq!(ranges(5, 5), [(5, 5)]);

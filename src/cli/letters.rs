@@ -47,7 +47,7 @@ impl Filter {
     pub(super) fn query(&self, subscription: Option<&Key>) -> Query {
         let Self { id, source, kind, code, older_than, newer_than, seq, limit } = self.clone();
         let subscription = subscription.cloned();
-        Query { subscription, channel: None, id, source, kind, code, older_than, newer_than, sequence: seq, limit }
+        Query { subscription, id, source, kind, code, older_than, newer_than, sequence: seq, limit, ..Query::default() }
     }
 
     /// Whether one letter is named, and not whatever fits.

@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{confirm, duration, nats, say};
+use super::{confirm, nats, say};
 use crate::channel::steer::Start;
-use crate::manage::steering::Replay;
+use crate::manage::steering::{self, Replay};
 use crate::resource::Key;
 
 const EXAMPLES: &str = "\
@@ -28,7 +27,7 @@ pub(super) struct Args {
     #[arg(value_name = "NAMESPACE/NAME")]
     subscription: Key,
     /// Where to begin: a time, how long ago, or a sequence of the stream (seq:N, or N)
-    #[arg(long, value_name = "TIME|DURATION|SEQ", value_parser = start)]
+    #[arg(long, value_name = "TIME|DURATION|SEQ", value_parser = steering::start)]
     from: Start,
     #[command(flatten)]
     confirm: confirm::Args,
@@ -64,42 +63,4 @@ fn told(replay: &Replay) -> String {
     format!(
         "{redelivered} {noun} of {stream} from sequence {from_sequence} on will be delivered again to {subscription}{beside}{later}\n"
     )
-}
-
-/// Reads a time (RFC 3339), a duration ago, or a sequence.
-fn start(text: &str) -> Result<Start, String> {
-    let expected =
-        "expected a time such as 2026-11-21T10:00:00Z, how long ago such as 2h, or a sequence from 1 such as seq:123";
-    let number = text.strip_prefix("seq:").unwrap_or(text);
-    if text.starts_with("seq:") || (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())) {
-        let sequence = number.parse().ok().filter(|sequence| *sequence > 0);
-        return sequence.map(Start::Sequence).ok_or_else(|| expected.to_owned());
-    }
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(Start::Time(time));
-    }
-    let ago = duration::parse(text).ok().and_then(|ago| Timestamp::now().checked_sub(ago).ok());
-    ago.map(Start::Time).ok_or_else(|| expected.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-
-    use super::*;
-
-    #[test]
-    fn a_start_is_a_time_a_while_ago_or_a_sequence() {
-        assert_eq!(start("seq:123"), Ok(Start::Sequence(123)));
-        assert_eq!(start("123"), Ok(Start::Sequence(123)));
-        assert_eq!(start("18446744073709551615"), Ok(Start::Sequence(u64::MAX)));
-        assert_eq!(start("2026-11-21T10:00:00Z"), Ok(Start::Time("2026-11-21T10:00:00Z".parse().unwrap())));
-        let Ok(Start::Time(time)) = start("2h") else { panic!("no time") };
-        assert_eq!(Timestamp::now().duration_since(time).as_secs() / 60, 120);
-        for wrong in
-            ["", "0", "seq:", "seq:0", "seq:x", "-1", "18446744073709551616", "yesterday", "99999999999h", "2026-11-21"]
-        {
-            assert!(start(wrong).is_err(), "{wrong}");
-        }
-    }
 }

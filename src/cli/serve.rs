@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Usage, duration, nats, size, socket_address};
+use crate::admin::Token;
 use crate::bridge::{self, Config, Resources, Sockets};
 use crate::channel::attempts::{self, Level};
 use crate::channel::dead_letter::Retention;
@@ -31,9 +32,12 @@ pub struct Args {
     /// Where events come in
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = socket_address)]
     pub listen: SocketAddr,
-    /// Where /healthz, /readyz and /metrics are
+    /// Where /healthz, /readyz, /metrics and the management API are; beyond loopback the API wants a token
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = socket_address)]
     pub admin_listen: SocketAddr,
+    /// File that holds the token of the management API; without it nothing can be changed over HTTP
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// Where `POST /` goes when the Host header names no channel
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub default_channel: Option<Key>,
@@ -185,6 +189,7 @@ fn config(args: &Args) -> Result<Config, Usage> {
             replicas: args.dead_letter_replicas,
         },
         telemetry: otlp::Settings::read(|name| std::env::var(name).ok()).map_err(|error| Usage(error.to_string()))?,
+        admin_token: args.admin_token_file.as_deref().map(Token::read).transpose().map_err(Usage)?,
     })
 }
 

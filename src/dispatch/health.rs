@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::returning::Returning;
 use crate::event::Event;
@@ -57,7 +58,7 @@ struct Page {
 }
 
 /// The newest failure of a delivery.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LastError {
     /// The answer's status; 500 when there was none.
     pub code: u16,

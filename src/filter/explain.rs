@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Verdict;
 use super::cesql::{self, Expression, Value};
@@ -28,7 +29,8 @@ pub struct Explanation {
 }
 
 /// One clause of a filter and what it found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = FilterClause)]
 pub struct Clause {
     /// Where it stands, as in `filters[1].exact.type`.
     pub path: String,

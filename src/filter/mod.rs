@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::event::Event;
 pub use explain::{Clause, Explanation};
@@ -51,8 +52,9 @@ pub struct Fault {
 ///
 /// An error is neither yes nor no: it passes through `not`, and counts in `all` and `any` only where the others leave the
 /// answer open. So a filter that errs never matches because of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = FilterVerdict)]
 pub enum Verdict {
     Match,
     NoMatch,

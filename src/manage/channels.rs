@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Error, Manager, while_doing};
 use crate::channel::inventory::{self, ConsumerFacts, StreamFacts};
@@ -9,7 +10,7 @@ use crate::channel::name;
 use crate::resource::{ChannelKind, Key};
 
 /// One channel. What is null has no limit, or there is no event.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Channel {
     pub namespace: String,
     pub name: String,

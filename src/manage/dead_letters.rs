@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{Error, Manager, while_doing};
 use crate::channel::attempts::Attempt;
@@ -36,13 +37,20 @@ pub struct Query {
     pub newer_than: Option<Duration>,
     /// The one with this sequence in the stream of dead letters.
     pub sequence: Option<u64>,
+    /// Those kept after this sequence of the stream.
+    pub after: Option<u64>,
+    /// Those kept up to this sequence of the stream, that one included.
+    pub until: Option<u64>,
     /// At most so many, the oldest first.
     pub limit: Option<u64>,
+    /// Messages that are no events do not count against the limit, so that many of them are in nobody's way.
+    pub limits_events: bool,
 }
 
 /// What a kept letter is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = DeadLetterKind)]
 pub enum Kind {
     Event,
     /// A message that claims to be an event and is none; it cannot be redriven.
@@ -50,7 +58,7 @@ pub enum Kind {
 }
 
 /// A kept dead letter in a few words. What is not known is `null`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct DeadLetter {
     pub id: Option<String>,
     pub source: Option<String>,
@@ -80,7 +88,8 @@ pub struct DeadLetter {
 }
 
 /// All that is known of one kept dead letter.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = DeadLetterStory)]
 pub struct Story {
     #[serde(flatten)]
     pub letter: DeadLetter,
@@ -125,7 +134,9 @@ impl Manager {
     pub async fn dead_letters(&self, query: &Query) -> Result<Found, Error> {
         let source = match query.sequence {
             None => Source::All(Box::new(
-                kept::letters(&self.api, query.subscription.as_ref()).await.map_err(while_doing(READING))?,
+                kept::letters(&self.api, query.subscription.as_ref(), query.after, query.until)
+                    .await
+                    .map_err(while_doing(READING))?,
             )),
             Some(sequence) => {
                 Source::One(kept::letter(&self.api, sequence).await.map_err(while_doing(READING))?.map(Box::new))
@@ -234,7 +245,9 @@ impl Found {
             };
             let Some(letter) = letter else { break };
             if self.query.wants(&letter, self.now) {
-                self.left -= 1;
+                if letter.event().is_some() || !self.query.limits_events {
+                    self.left -= 1;
+                }
                 return Ok(Some(letter));
             }
         }

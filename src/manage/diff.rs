@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{Error, Manager, while_doing};
 use crate::channel::{ApiError, Change, Count, Step, dead_letter, name, stream as streams};
@@ -17,7 +18,7 @@ use crate::resource::{Channel, Desired, Key, Subscription};
 const PARALLEL: usize = 16;
 
 /// What would happen to one stream or consumer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Difference {
     pub change: Action,
     pub asset: Asset,
@@ -40,8 +41,9 @@ pub struct Difference {
     pub notes: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = DifferenceAction)]
 pub enum Action {
     /// Nothing happens; it is taken over as it is.
     None,
@@ -53,15 +55,17 @@ pub enum Action {
     Delete,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = DifferenceAsset)]
 pub enum Asset {
     Stream,
     Consumer,
 }
 
 /// Events that a change touches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = EventsTouched)]
 pub struct Events {
     pub count: u64,
     /// Whether it is just this number; else it is an estimate, for the most part the most that they can be.
@@ -69,8 +73,9 @@ pub struct Events {
     pub meaning: Meaning,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = EventsTouchedMeaning)]
 pub enum Meaning {
     /// A new consumer starts with these kept events.
     StartsWith,
@@ -154,8 +159,9 @@ impl Manager {
 
         let owners = streams::owners(desired.channels.values());
         let mut placed = BTreeSet::new();
-        let channels = stream::iter(desired.channels.values()).map(|channel| self.channel(channel, &owners));
-        let mut channels = channels.buffered(PARALLEL);
+        // Collected first: a stream over such a closure cannot be sent to another thread.
+        let channels: Vec<_> = desired.channels.values().map(|channel| self.channel(channel, &owners)).collect();
+        let mut channels = stream::iter(channels).buffered(PARALLEL);
         while let Some(channel) = channels.next().await {
             let (key, difference) = channel?;
             if difference.change != Action::Cannot {
@@ -164,9 +170,10 @@ impl Manager {
             found.push(difference);
         }
         let placed = &placed;
-        let subscriptions = stream::iter(desired.subscriptions.values())
-            .map(|subscription| self.subscription(desired, placed, subscription));
-        let mut subscriptions = subscriptions.buffered(PARALLEL);
+        let subscriptions = desired.subscriptions.values();
+        let subscriptions: Vec<_> =
+            subscriptions.map(|subscription| self.subscription(desired, placed, subscription)).collect();
+        let mut subscriptions = stream::iter(subscriptions).buffered(PARALLEL);
         while let Some(difference) = subscriptions.next().await {
             found.push(difference?);
         }

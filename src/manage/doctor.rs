@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Manager;
 use crate::channel::ApiError;
@@ -21,7 +22,8 @@ const ALL_SERVERS: Duration = Duration::from_millis(500);
 const NEARLY_FULL: u64 = 80;
 
 /// What was found, in the order of looking.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = DoctorReport)]
 pub struct Report {
     pub checks: Vec<Check>,
     /// What a 202 means: one for each kind of stream that is there or declared.
@@ -29,7 +31,8 @@ pub struct Report {
 }
 
 /// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = DoctorCheck)]
 pub struct Check {
     pub status: Status,
     /// What was looked at, by a name that stays: `reachable`, `jetstream`, `version`, `cluster`, `clock`, `round_trip`,
@@ -44,8 +47,9 @@ pub struct Check {
     pub advice: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = DoctorStatus)]
 pub enum Status {
     Ok,
     /// It works, and something may be lost or stand still one day.

@@ -8,6 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use super::dead_letters::{Found, Query};
 use super::{Error, Manager};
@@ -29,7 +30,8 @@ const MAX_REASONS: usize = 5;
 const MAX_LATE: Duration = Duration::from_millis(100);
 
 /// What came of a redrive so far.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, ToSchema)]
+#[schema(as = RedriveSummary)]
 pub struct Summary {
     pub subscription: String,
     /// Events that were to be redriven when it began.
@@ -53,6 +55,11 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Before anything was done.
+    pub fn of(subscription: &Key) -> Self {
+        Self { subscription: subscription.to_string(), ..Self::default() }
+    }
+
     /// Whether every event was delivered, or was gone already.
     pub fn is_all_well(&self) -> bool {
         self.dead_letter_sink + self.kept + self.failed + self.left == 0
@@ -103,19 +110,7 @@ impl Manager {
         mut tell: impl FnMut(&Summary),
     ) -> (Summary, Result<(), Error>) {
         let query = Query { subscription: Some(subscription.clone()), ..query.clone() };
-        let mut summary = Summary {
-            subscription: subscription.to_string(),
-            matched: 0,
-            delivered: 0,
-            dead_letter_sink: 0,
-            kept: 0,
-            gone: 0,
-            failed: 0,
-            left: 0,
-            poison: 0,
-            interrupted: false,
-            reasons: Vec::new(),
-        };
+        let mut summary = Summary::of(subscription);
         let found = match self.start(&query, &mut summary).await {
             Ok(found) => found,
             Err(error) => return (summary, Err(error)),

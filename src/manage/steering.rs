@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Error, Manager, while_doing};
 use crate::channel::inventory::{self, ConsumerFacts, Pause};
@@ -17,7 +18,7 @@ const SETTLING: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A subscription that is paused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Paused {
     /// `NAMESPACE/NAME`.
     pub subscription: String,
@@ -26,7 +27,7 @@ pub struct Paused {
 }
 
 /// A replay that can be carried out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Replay {
     /// `NAMESPACE/NAME`.
     pub subscription: String,
@@ -186,6 +187,48 @@ impl Manager {
                 )));
             }
             tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Reads a time (RFC 3339), a duration ago, or a sequence.
+///
+/// # Errors
+/// Says what was expected.
+pub fn start(text: &str) -> Result<Start, String> {
+    let expected =
+        "expected a time such as 2026-11-21T10:00:00Z, how long ago such as 2h, or a sequence from 1 such as seq:123";
+    let number = text.strip_prefix("seq:").unwrap_or(text);
+    if text.starts_with("seq:") || (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())) {
+        let sequence = number.parse().ok().filter(|sequence| *sequence > 0);
+        return sequence.map(Start::Sequence).ok_or_else(|| expected.to_owned());
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(Start::Time(time));
+    }
+    let ago = text.parse::<SignedDuration>().ok().filter(|ago| !ago.is_negative());
+    let ago = ago.and_then(|ago| Timestamp::now().checked_sub(ago).ok());
+    ago.map(Start::Time).ok_or_else(|| expected.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn a_start_is_a_time_a_while_ago_or_a_sequence() {
+        assert_eq!(start("seq:123"), Ok(Start::Sequence(123)));
+        assert_eq!(start("123"), Ok(Start::Sequence(123)));
+        assert_eq!(start("18446744073709551615"), Ok(Start::Sequence(u64::MAX)));
+        assert_eq!(start("2026-11-21T10:00:00Z"), Ok(Start::Time("2026-11-21T10:00:00Z".parse().unwrap())));
+        let Ok(Start::Time(time)) = start("2h") else { panic!("no time") };
+        assert_eq!(Timestamp::now().duration_since(time).as_secs() / 60, 120);
+        for wrong in
+            ["", "0", "seq:", "seq:0", "seq:x", "-1", "18446744073709551616", "yesterday", "99999999999h", "2026-11-21"]
+        {
+            assert!(start(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::bridges::{Doing, Said, Work};
 use super::{Error, Manager, while_doing};
@@ -19,7 +20,7 @@ const MAX_LOOKUPS: usize = 1000;
 const PARALLEL: usize = 16;
 
 /// One subscription. What is null is not known, or does not apply: what only bridges know is null when none has answered.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Subscription {
     pub namespace: String,
     pub name: String,
@@ -69,7 +70,8 @@ pub struct Subscription {
 }
 
 /// What a subscription is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(as = SubscriptionState, rename_all = "snake_case")]
 pub enum State {
     /// Events wait or are under way, and somebody works on them.
     Delivering,

@@ -16,9 +16,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Error, Manager, while_doing};
@@ -43,9 +45,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// Channels and subscriptions; everything of ours when there are none.
-    pub names: Vec<Key>,
-    /// What the names are, where a channel and a subscription share one.
-    pub sort: Option<Sort>,
+    /// Each with what it stands for, where that is known: a channel and a subscription may share a name.
+    pub names: Vec<(Key, Option<Sort>)>,
     pub begin: Begin,
     pub filter: Option<Filter>,
     /// Only events, or only deliveries.
@@ -77,8 +78,9 @@ pub enum Begin {
 }
 
 /// Something that happened.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[schema(as = FeedItem)]
 pub enum Item {
     Event(Box<StoredEvent>),
     Delivery(Box<Attempt>),
@@ -86,7 +88,7 @@ pub enum Item {
 }
 
 /// An event as its stream holds it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct StoredEvent {
     /// When it was stored.
     pub time: Timestamp,
@@ -95,11 +97,13 @@ pub struct StoredEvent {
     pub stream: String,
     pub sequence: u64,
     #[serde(serialize_with = "as_json")]
+    #[schema(value_type = Object)]
     pub event: Event,
 }
 
 /// What whoever looks on should know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = FeedNote)]
 pub struct Note {
     pub text: String,
 }
@@ -120,8 +124,8 @@ impl Manager {
     pub async fn tail(&self, wanted: Wanted) -> Result<Tail, Error> {
         let mut watch = Watch { token: Uuid::new_v4().simple().to_string(), ..Watch::default() };
         let mut streams = Vec::new();
-        for name in &wanted.names {
-            let (stream, sort) = self.resolve(name, wanted.sort).await?;
+        for (name, sort) in &wanted.names {
+            let (stream, sort) = self.resolve(name, *sort).await?;
             match sort {
                 Sort::Channel => watch.streams.push(stream.clone()),
                 Sort::Subscription => watch.add(name),
@@ -213,6 +217,22 @@ impl Tail {
             self.connection.flush(LAST_WORD).await;
         }
     }
+}
+
+/// What is asked of the events that are shown: these very attributes, and an expression of CloudEvents SQL.
+///
+/// # Errors
+/// What is wrong with the expression.
+pub fn filter(attributes: &[(&str, Option<&str>)], expression: Option<&str>) -> Result<Option<Filter>, String> {
+    let exact = attributes.iter().filter_map(|(name, value)| Some(json!({ "exact": { *name: (*value)? } })));
+    let all: Vec<_> = exact.chain(expression.map(|text| json!({ "cesql": text }))).collect();
+    if all.is_empty() {
+        return Ok(None);
+    }
+    Filter::compile(&all.into()).map(Some).map_err(|faults| {
+        let faults: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
+        format!("the filter {}", faults.join("; it "))
+    })
 }
 
 impl Item {

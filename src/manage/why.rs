@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Error, Manager};
 use crate::channel::attempts::Attempt;
@@ -28,7 +29,8 @@ pub struct Question {
 }
 
 /// An event and what became of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = EventStory)]
 pub struct Story {
     pub id: String,
     pub source: String,
@@ -53,7 +55,8 @@ pub struct Story {
 }
 
 /// What became of the event at one subscription.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = EventStoryChapter)]
 pub struct Chapter {
     /// `NAMESPACE/NAME`.
     pub subscription: String,
@@ -70,7 +73,7 @@ pub struct Chapter {
 }
 
 /// Whether the event is wanted, and why.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Matching {
     /// `None` when the filter, or the event, is not known here.
     pub verdict: Option<Verdict>,
@@ -80,8 +83,9 @@ pub struct Matching {
 }
 
 /// Where the event stands with a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = EventState)]
 pub enum State {
     /// Its filter, or what its consumer selects, leaves the event out.
     NotWanted,
@@ -99,7 +103,8 @@ pub enum State {
 }
 
 /// A kept dead letter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = KeptLetter)]
 pub struct Letter {
     /// In `KN_DEADLETTERS`.
     pub sequence: u64,

@@ -24,11 +24,19 @@ struct Body<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
 }
 
 impl Problem {
     /// The answer with its whole body.
-    pub fn response(mut self) -> http::Response<Full<Bytes>> {
+    pub fn response(self) -> http::Response<Full<Bytes>> {
+        self.because(None)
+    }
+
+    /// The same with a word for programs, where one status stands for several things: an extension member `reason` (RFC 9457,
+    /// section 3.2).
+    pub fn because(mut self, reason: Option<&str>) -> http::Response<Full<Bytes>> {
         if let Some((end, _)) = self.detail.char_indices().nth(MAX_DETAIL_CHARS) {
             self.detail.truncate(end);
             self.detail.push('…');
@@ -38,6 +46,7 @@ impl Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
+            reason,
         };
         // Strings and a number always become JSON.
         let body = serde_json::to_string(&body).unwrap_or_default();

@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use jiff::Timestamp;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{Usage, duration, nats, say};
-use crate::filter::Filter;
-use crate::manage::tail::{Begin, Item, MAX_HISTORY, Only, Sort, Wanted};
+use crate::manage::tail::{self, Begin, Item, MAX_HISTORY, Only, Sort, Wanted};
 use crate::manage::{self, Manager};
 use crate::resource::Key;
 use lines::Lines;
@@ -151,21 +149,11 @@ impl Args {
             Half::Events => Only::Events,
             Half::Deliveries => Only::Deliveries,
         });
-        Ok(Wanted { names: self.names.clone(), sort, begin, filter: self.compiled()?, only })
-    }
-
-    /// All that is asked of the events, in the language of filters.
-    fn compiled(&self) -> Result<Option<Filter>, Usage> {
-        let exact = [("type", &self.r#type), ("source", &self.source), ("id", &self.id)];
-        let exact = exact.into_iter().filter_map(|(name, value)| Some(json!({ "exact": { name: value.as_ref()? } })));
-        let all: Vec<_> = exact.chain(self.filter.as_ref().map(|text| json!({ "cesql": text }))).collect();
-        if all.is_empty() {
-            return Ok(None);
-        }
-        Filter::compile(&all.into()).map(Some).map_err(|faults| {
-            let faults: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
-            Usage(format!("the filter {}", faults.join("; it ")))
-        })
+        let names = self.names.iter().map(|name| (name.clone(), sort)).collect();
+        let attributes =
+            [("type", self.r#type.as_deref()), ("source", self.source.as_deref()), ("id", self.id.as_deref())];
+        let filter = tail::filter(&attributes, self.filter.as_deref()).map_err(Usage)?;
+        Ok(Wanted { names, begin, filter, only })
     }
 }
 

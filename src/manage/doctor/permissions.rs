@@ -89,11 +89,13 @@ pub(super) async fn checks(connection: &Connection, user: &User, streams: &[Stre
             let (calls, others): (Vec<&Need>, Vec<&Need>) =
                 needs.iter().partition(|need| need.subject.starts_with("$JS.API."));
             unknown = others.len();
-            let asked = stream::iter(calls).map(|need| async move {
+            let asked = calls.into_iter().map(|need| async move {
                 let answer = connection.ask(&need.subject, IMPOSSIBLE.to_vec(), LIMIT).await;
                 matches!(answer, Err(CallError::Denied(_))).then_some(need)
             });
-            missing = asked.buffered(PARALLEL).filter_map(std::future::ready).collect().await;
+            // Collected first: a stream over such a closure cannot be sent to another thread.
+            let asked: Vec<_> = asked.collect();
+            missing = stream::iter(asked).buffered(PARALLEL).filter_map(std::future::ready).collect().await;
         }
     }
     let mut found: Vec<Check> = missing.iter().take(MAX_TOLD).map(|need| need.missing()).collect();

@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::server::{Sync, loses_given_up, parse};
 use super::{Check, nearly_full};
@@ -32,7 +33,8 @@ pub(super) struct Stream<'a> {
 }
 
 /// What a 202 means in streams of one kind.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = MeaningOf202)]
 pub struct Meaning {
     /// Servers that have stored an event when its sender gets 202.
     pub stored_on: u64,
@@ -48,8 +50,9 @@ pub struct Meaning {
     pub sentence: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = StreamStorage)]
 pub enum Storage {
     File,
     Memory,

@@ -1,7 +1,7 @@
 //! Owns how an event is found by its id: in the log of attempts, else by looking through streams, newest first.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
@@ -190,10 +190,9 @@ impl Trail {
         let whole = windows.iter().all(|(_, whole)| *whole);
         let windows: Vec<Window> = windows.iter().map(|(window, _)| window.clone()).collect();
         let total = windows.iter().map(|window| (window.last + 1).saturating_sub(window.first)).sum();
-        let done = Cell::new(0);
+        let done = AtomicU64::new(0);
         let told = |sequences| {
-            done.set(done.get() + sequences);
-            progress(done.get(), total);
+            progress(done.fetch_add(sequences, Ordering::Relaxed) + sequences, total);
         };
         let wanted = |stream: &str, message: &StoredMessage| fits(stream, message, question).is_some();
         let scanned = scan::scan(&manager.api, &windows, wanted, told).await;
