@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
@@ -19,7 +21,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -100,8 +101,9 @@ async fn serve_within(
 
     while let Some(Some((stream, slot))) = shutdown.run_until_cancelled(accept(&listener, &slots, &faults)).await {
         let (http, handler, shutdown) = (Arc::clone(&http), handler.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            connection(stream, &http, handler, shutdown, limits.max_silence).await;
+        let ends = Ends { cut: tasks.cut.clone(), shutdown, max_silence: limits.max_silence };
+        tasks.tracker.spawn(async move {
+            connection(stream, &http, handler, &ends).await;
             drop(slot);
         });
     }
@@ -183,21 +185,45 @@ fn is_the_peers(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Serves one connection to its end, which is also near when the peer is silent or the server shuts down.
-async fn connection(
-    stream: TcpStream,
-    http: &auto::Builder<Tasks>,
-    handler: impl Handler,
+/// What ends a connection besides the peer.
+struct Ends {
+    /// At once.
+    cut: CancellationToken,
+    /// When the requests at work are answered.
     shutdown: CancellationToken,
     max_silence: Duration,
-) {
+}
+
+enum End {
+    Cut,
+    Shutdown,
+    /// Time to see whether the connection is silent.
+    Look,
+}
+
+impl Ends {
+    async fn next(&self, is_ending: bool) -> End {
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => End::Cut,
+            () = self.shutdown.cancelled(), if !is_ending => End::Shutdown,
+            () = tokio::time::sleep(self.max_silence) => End::Look,
+        }
+    }
+}
+
+/// Serves one connection to its end, which is also near when the peer is silent or the server shuts down.
+async fn connection(stream: TcpStream, http: &auto::Builder<Tasks>, handler: impl Handler, ends: &Ends) {
     let activity = Arc::new(Activity::default());
     let service = hyper::service::service_fn(|request| answer(handler.clone(), request, Running::new(&activity)));
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let mut silence = tokio::time::interval_at(Instant::now() + max_silence, max_silence);
-    silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut seen, mut was_silent, mut is_ending) = (0, false, false);
+    // One at a time. In a set it is polled when it has something to say, and not whenever a request moves on.
+    let mut next = FuturesUnordered::new();
     loop {
+        if next.is_empty() {
+            next.push(ends.next(is_ending));
+        }
         tokio::select! {
             // First, so that a request that had arrived before the shutdown is begun and not refused.
             biased;
@@ -207,17 +233,20 @@ async fn connection(
                 }
                 return;
             }
-            () = shutdown.cancelled(), if !is_ending => {
-                is_ending = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            _ = silence.tick() => match activity.is_silent_since(&mut seen) {
-                true if was_silent => return, // asked to end, and did not
-                true => {
-                    was_silent = true;
+            Some(end) = next.next() => match end {
+                End::Cut => return,
+                End::Shutdown => {
+                    is_ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                false => was_silent = false,
+                End::Look => match activity.is_silent_since(&mut seen) {
+                    true if was_silent => return, // asked to end, and did not
+                    true => {
+                        was_silent = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    false => was_silent = false,
+                },
             },
         }
     }

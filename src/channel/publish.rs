@@ -159,6 +159,9 @@ impl Publisher {
         events: &[Event],
         pass_through: &PassThrough,
     ) -> Result<(), PublishError> {
+        if let [event] = events {
+            return self.publish(target, event, pass_through).await;
+        }
         let prepared: Result<Vec<_>, _> =
             events.iter().map(|event| self.prepare(target, event, pass_through, event.message_id())).collect();
         let prepared = prepared?;
@@ -222,7 +225,7 @@ impl Publisher {
         let Some(waiting) = self.acks.expect() else {
             return Err(PublishError::Refused("too many events wait for their acknowledgement".to_owned()));
         };
-        let reply = format!("{}.{}", self.inbox, waiting.token);
+        let reply = [&self.inbox, ".", itoa::Buffer::new().format(waiting.token)].concat();
         let write = |buffer: &mut Vec<u8>| {
             wire::write_message(buffer, subject, &reply, &message.headers, &message.payload);
         };
@@ -273,8 +276,9 @@ impl Prepared {
     /// Adds a header unless it cannot be one; ours are percent-coded ASCII and always can.
     pub(super) fn header(&mut self, name: &str, value: impl AsRef<str>) {
         let value = value.as_ref();
-        let is_name = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
-        if is_name && !value.bytes().any(|byte| matches!(byte, b'\r' | b'\n')) {
+        // Without an early end, so that the compiler can look at many bytes at once.
+        let is_name = name.bytes().fold(true, |so_far, byte| so_far & byte.is_ascii_graphic() & (byte != b':'));
+        if is_name && value.bytes().fold(true, |so_far, byte| so_far & (byte != b'\r') & (byte != b'\n')) {
             if self.headers.is_empty() {
                 self.headers.reserve(USUAL_HEADERS);
                 self.headers.extend_from_slice(HEADER_BEGIN);

@@ -39,7 +39,15 @@ pub fn mode(headers: &HeaderMap) -> Result<Mode, Error> {
 /// # Errors
 /// When any of it is no valid event; then nothing of a batch counts.
 pub fn decode(headers: &HeaderMap, body: Bytes) -> Result<Vec<Event>, Error> {
-    match mode(headers)? {
+    decode_in(mode(headers)?, headers, body)
+}
+
+/// The same when the [`mode`] is known already.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_in(mode: Mode, headers: &HeaderMap, body: Bytes) -> Result<Vec<Event>, Error> {
+    match mode {
         Mode::Binary => decode_binary(headers, body).map(|event| vec![event]),
         Mode::Structured => json::decode(&body).map(|event| vec![event]),
         Mode::Batch => json::decode_batch(&body),

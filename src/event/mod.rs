@@ -65,6 +65,8 @@ impl SpecVersion {
 pub struct Event {
     version: SpecVersion,
     attributes: Attributes,
+    /// A URI among the attributes is none any more as it stands here, decoded.
+    has_broken_uri: bool,
     data: Option<Bytes>,
 }
 
@@ -116,9 +118,10 @@ impl Event {
     /// The value as it may stand for others to read. A URI that decoding has broken (`/a b`, which came as `/a%20b` from a peer
     /// that does not percent-code) is escaped again, or no reader could take it; all other values are what they are.
     fn uri_text<'a>(&self, name: &str, value: &'a str) -> Cow<'a, str> {
-        match validate::Kind::of(self.version, name) {
-            Some(kind) if kind.is_uri() && !kind.holds(value) => Cow::Owned(uri::escape(value)),
-            _ => Cow::Borrowed(value),
+        if self.has_broken_uri && is_broken_uri(self.version, name, value) {
+            Cow::Owned(uri::escape(value))
+        } else {
+            Cow::Borrowed(value)
         }
     }
 
@@ -148,12 +151,11 @@ impl Event {
     /// What identifies the event to JetStream's duplicate window: source **and** id (CloudEvents 1.0.2, "id": the pair is
     /// unique), hashed to 22 characters because the server keeps every id of the window in memory.
     pub fn message_id(&self) -> String {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        hash.update(self.source().as_bytes());
         // No attribute value may hold a NUL, so the pair cannot be read two ways.
-        hash.update(&[0]);
-        hash.update(self.id().as_bytes());
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..16])
+        let pair = [self.source().as_bytes(), &[0], self.id().as_bytes()].concat();
+        // In one go: a hash that is fed by parts has a state on the heap, which costs more than the copy.
+        let hash = digest::digest(&digest::SHA256, &pair);
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16])
     }
 
     fn required(&self, name: &str) -> &str {
@@ -167,6 +169,7 @@ impl Event {
 pub struct Builder {
     version: SpecVersion,
     attributes: Attributes,
+    has_broken_uri: bool,
     data: Option<Bytes>,
 }
 
@@ -175,7 +178,7 @@ pub const MAX_ATTRIBUTES: usize = 256;
 
 impl Builder {
     pub fn new(version: SpecVersion) -> Self {
-        Self { version, attributes: Attributes::with_room(), data: None }
+        Self { version, attributes: Attributes::with_room(), has_broken_uri: false, data: None }
     }
 
     /// Adds one attribute or extension, its value decoded.
@@ -208,6 +211,8 @@ impl Builder {
             return Err(Error::Malformed(format!("the event has more than {MAX_ATTRIBUTES} attributes")));
         }
         self.attributes.push(name, value);
+        // What was written as it is read has been looked at just now.
+        self.has_broken_uri |= value != written && is_broken_uri(self.version, name, value);
         Ok(())
     }
 
@@ -224,7 +229,8 @@ impl Builder {
                 return Err(Error::attribute(name, "is missing, expected a non-empty value"));
             }
         }
-        Ok(Event { version: self.version, attributes: self.attributes, data: self.data })
+        let Self { version, attributes, has_broken_uri, data } = self;
+        Ok(Event { version, attributes, has_broken_uri, data })
     }
 }
 
@@ -251,6 +257,10 @@ impl Error {
     pub(crate) fn attribute(name: impl Into<String>, fault: impl Into<String>) -> Self {
         Self::Attribute { name: name.into(), fault: fault.into() }
     }
+}
+
+fn is_broken_uri(version: SpecVersion, name: &str, value: &str) -> bool {
+    validate::Kind::of(version, name).is_some_and(|kind| kind.is_uri() && !kind.holds(value))
 }
 
 fn header_text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Error> {

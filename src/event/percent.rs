@@ -75,10 +75,11 @@ fn hex(digit: u8) -> Option<u8> {
 /// Space, `"`, `%` and everything outside U+0021 to U+007E become `%XY`, upper-case, byte by byte.
 pub(super) fn encode(value: &str) -> Cow<'_, str> {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let coded = value.bytes().map(|byte| usize::from(needs_coding(byte))).sum::<usize>();
-    if coded == 0 {
+    // Without an early end, so that the compiler can look at many bytes at once.
+    if !value.bytes().fold(false, |coded, byte| coded | needs_coding(byte)) {
         return Cow::Borrowed(value);
     }
+    let coded = value.bytes().filter(|byte| needs_coding(*byte)).count();
     let mut encoded = String::with_capacity(value.len() + 2 * coded);
     for byte in value.bytes() {
         if needs_coding(byte) {

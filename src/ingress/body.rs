@@ -2,9 +2,11 @@
 //! nobody will read, so that the client gets to see the answer.
 
 use std::fmt::Display;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::poll_immediate;
 use http::HeaderMap;
 use http::header::EXPECT;
 use http_body_util::BodyExt as _;
@@ -64,7 +66,12 @@ impl<B: Body<Data = Bytes, Error: Display> + Unpin> Inbound<B> {
             return Err(Error::BodyTooLarge { limit });
         }
         self.is_held_back = false;
-        timeout(time, self.collect(limit, memory)).await.map_err(|_| Error::BodyTooSlow(time))?
+        let mut collected = pin!(self.collect(limit, memory));
+        // Most bodies come with their heads, and need no timer.
+        if let Some(whole) = poll_immediate(collected.as_mut()).await {
+            return whole;
+        }
+        timeout(time, collected).await.map_err(|_| Error::BodyTooSlow(time))?
     }
 
     async fn collect<'a>(&mut self, limit: usize, memory: &'a Semaphore) -> Result<Whole<'a>, Error> {

@@ -145,31 +145,25 @@ impl<S: Store> Gate<S> {
     where
         B: Body<Data = Bytes, Error: Display> + Unpin + Send,
     {
-        let target = self.target(self.channel(route)?)?;
-        account.is_for(&target);
+        let channel = self.channel(&route)?;
+        let targets = Arc::clone(&self.routes.borrow());
+        let target = target(&targets, channel)?;
+        account.is_for(target);
         let _place = self.let_in()?;
         let mode = event::http::mode(headers)?;
         account.has_mode(mode);
         let body = body.read(self.limit(mode), &self.memory).await?;
-        let events = event::http::decode(headers, body.bytes.clone())?;
+        let events = event::http::decode_in(mode, headers, body.bytes.clone())?;
         account.has(&events);
-        self.store.publish_all(&target, &events, &account.pass_through(headers)).await?;
+        self.store.publish_all(target, &events, &account.pass_through(headers)).await?;
         Ok(empty(StatusCode::ACCEPTED))
     }
 
-    fn channel(&self, route: Route) -> Result<Key, Error> {
+    fn channel<'a>(&'a self, route: &'a Route) -> Result<&'a Key, Error> {
         match route {
             Route::Channel(key) => Ok(key),
-            Route::NoName(host) => Err(Error::NoSuchHost(host)),
-            Route::Default => self.default_channel.clone().ok_or(Error::NoDefault),
-        }
-    }
-
-    fn target(&self, channel: Key) -> Result<Target, Error> {
-        match self.routes.borrow().get(&channel) {
-            Some(Some(target)) => Ok(target.clone()),
-            Some(None) => Err(Error::NotInPlace(channel)),
-            None => Err(Error::NotDeclared(channel)),
+            Route::NoName(host) => Err(Error::NoSuchHost(host.clone())),
+            Route::Default => self.default_channel.as_ref().ok_or(Error::NoDefault),
         }
     }
 
@@ -191,6 +185,14 @@ impl<S: Store> Gate<S> {
             Mode::Batch => max_payload.saturating_mul(4).max(MIN_BATCH_LIMIT),
         };
         limit.min(MEMORY_BYTES)
+    }
+}
+
+fn target<'a>(targets: &'a Targets, channel: &Key) -> Result<&'a Target, Error> {
+    match targets.get(channel) {
+        Some(Some(target)) => Ok(target),
+        Some(None) => Err(Error::NotInPlace(channel.clone())),
+        None => Err(Error::NotDeclared(channel.clone())),
     }
 }
 

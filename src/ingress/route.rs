@@ -31,12 +31,20 @@ pub(super) fn parse(uri: &Uri, headers: &HeaderMap) -> Option<Route> {
     Key::new(namespace, name).map(Route::Channel)
 }
 
+/// What the host of a channel's Service has in it, in any case.
+const MARK: &[u8] = b"-kn-";
+
 /// The host without port: of the `:authority` of HTTP/2 or an absolute URI, else of the `Host` header (RFC 9112, 3.2.2).
 fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     if let Some(host) = uri.host() {
         return Some(host.to_owned());
     }
-    let authority: Authority = headers.get(HOST)?.to_str().ok()?.parse().ok()?;
+    let host = headers.get(HOST)?;
+    // Most hosts are no Service's, and are not looked at further.
+    if !host.as_bytes().windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK)) {
+        return None;
+    }
+    let authority: Authority = host.to_str().ok()?.parse().ok()?;
     Some(authority.host().to_owned())
 }
 
