@@ -1,6 +1,5 @@
 //! Plain HTTP/1.1 to one authority, on a few lines of our own: a request is one buffer that is written at once, its answer is read
-//! by whoever waits for it, and nothing else is woken. That costs a third of what a general client does. Idle connections wait in
-//! a pool.
+//! by whoever waits for it, and nothing else is woken. Idle connections wait in a pool.
 
 mod framing;
 mod message;

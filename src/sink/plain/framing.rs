@@ -68,7 +68,8 @@ pub(super) enum Malformed {
     Chunk,
 }
 
-/// Takes the head of an answer off the buffer once it is there whole; those that only announce it (1xx) are passed over.
+/// Takes the head of an answer off the buffer once it is there whole; those that only announce it (1xx, but for 101, behind which
+/// no HTTP follows) are passed over.
 /// `seen` is how much of the buffer was looked at before, in vain.
 pub(super) fn head(buffer: &mut BytesMut, seen: &mut usize) -> Result<Option<Head>, Malformed> {
     while ends(buffer, *seen) {
@@ -77,8 +78,7 @@ pub(super) fn head(buffer: &mut BytesMut, seen: &mut usize) -> Result<Option<Hea
         let httparse::Status::Complete(length) = answer.parse(buffer)? else { break };
         let code = answer.code.unwrap_or_default();
         let head = match code {
-            101 => return Err(Malformed::Field("it changes the protocol")),
-            100..200 => None,
+            100 | 102..200 => None,
             code => Some(read(code, answer.version == Some(1), answer.headers)?),
         };
         buffer.advance(length);
@@ -112,7 +112,7 @@ fn read(code: u16, is_1_1: bool, fields: &[httparse::Header<'_>]) -> Result<Head
     };
     let length = content_length(&headers)?;
     let body = match (is_chunked, length) {
-        _ if matches!(code, 204 | 304) => Body::Length(0),
+        _ if matches!(code, 101 | 204 | 304) => Body::Length(0),
         (Some(true), _) => Body::Chunked(Chunk::Line),
         (None, Some(length)) => Body::Length(length),
         (Some(false), _) | (None, None) => Body::UntilClose,
@@ -120,7 +120,7 @@ fn read(code: u16, is_1_1: bool, fields: &[httparse::Header<'_>]) -> Result<Head
     let says = |word| words(&headers, &CONNECTION).any(|said| said.eq_ignore_ascii_case(word));
     // Two lengths are what smuggling is made of (RFC 9112, section 6.3).
     let is_clear = body != Body::UntilClose && !(is_chunked.is_some() && length.is_some());
-    let keeps = is_clear && !says("close") && (is_1_1 || says("keep-alive"));
+    let keeps = is_clear && code != 101 && !says("close") && (is_1_1 || says("keep-alive"));
     Ok(Head { status, headers, body, keeps })
 }
 
@@ -276,6 +276,7 @@ mod tests {
         check("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhixx", "hi", "xx", true);
         check("HTTP/1.1 200\ncontent-length: 2, 2\ncontent-length: 2\n\nhi", "hi", "", true);
         check("HTTP/1.1 204 No\r\n\r\nx", "", "x", true);
+        check("HTTP/1.1 101 Switch\r\n\r\nx", "", "x", false);
         check("HTTP/1.1 200 OK\r\n\r\nall of it", "all of it", "", false);
         check("HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\nx", "x", "", false);
         check("HTTP/1.0 200 OK\r\nconnection: Keep-Alive\r\ncontent-length: 1\r\n\r\nx", "x", "", true);
@@ -298,7 +299,6 @@ mod tests {
         let long = "x".repeat(MAX_HEAD);
         for (text, fault) in [
             ("hello\r\n\r\n".to_owned(), "not HTTP/1.1"),
-            ("HTTP/1.1 101 Upgrade\r\n\r\n".to_owned(), "changes the protocol"),
             ("HTTP/1.1 099 Low\r\n\r\n".to_owned(), "status"),
             ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx".to_owned(), "Content-Length"),
             ("HTTP/1.1 200 OK\r\ncontent-length: +1\r\n\r\nx".to_owned(), "Content-Length"),
