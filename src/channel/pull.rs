@@ -194,6 +194,19 @@ impl Puller {
         }
     }
 
+    /// The next thing that has come already; `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`Puller::next`].
+    pub fn ready(&mut self) -> Result<Option<Pulled>, PullError> {
+        while let Some(message) = self.inbox.take() {
+            if let Some(pulled) = self.take(&message)? {
+                return Ok(Some(pulled));
+            }
+        }
+        Ok(None)
+    }
+
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, PullError>> {
         if let Poll::Ready(message) = self.inbox.poll_take(cx) {
             return Poll::Ready(Ok(message));

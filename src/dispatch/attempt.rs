@@ -68,7 +68,8 @@ impl Report {
 
 /// An event on its way through one delivery.
 pub(super) struct Work {
-    pub(super) stored: Stored,
+    /// Boxed, for a work is moved from place to place.
+    pub(super) stored: Box<Stored>,
     lane: Option<String>,
     /// Deliveries that led to no attempt.
     unspent: u64,
@@ -83,12 +84,12 @@ struct Redriven {
 }
 
 impl Work {
-    pub(super) fn new(stored: Stored, lane: Option<String>, unspent: u64) -> Self {
+    pub(super) fn new(stored: Box<Stored>, lane: Option<String>, unspent: u64) -> Self {
         Self { stored, lane, unspent, redriven: None }
     }
 
     /// A kept dead letter, whose ticket names its place in the stream of dead letters.
-    pub(super) fn redriven(stored: Stored, origin: Option<(String, u64)>) -> Self {
+    pub(super) fn redriven(stored: Box<Stored>, origin: Option<(String, u64)>) -> Self {
         Self { stored, lane: None, unspent: 0, redriven: Some(Redriven { origin }) }
     }
 

@@ -1,11 +1,13 @@
 //! The events that a subscription holds: which ones wait for which, how much room is left, and what came of each.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
@@ -39,7 +41,7 @@ pub(super) struct Desk {
     /// The events that are held, by their sequence in the stream.
     held: HashMap<u64, Held>,
     /// Events at work that have come again meanwhile.
-    again: HashMap<u64, Stored>,
+    again: HashMap<u64, Box<Stored>>,
     /// Deliveries of an event that led to no attempt, for those that we have let go of.
     unspent: HashMap<u64, u64>,
     /// Events that wait, unspent, until their sink can be reached.
@@ -66,7 +68,7 @@ struct TakeOver {
     /// Messages up to this sequence are waited for.
     last: u64,
     missing: u64,
-    come: BTreeMap<u64, Stored>,
+    come: BTreeMap<u64, Box<Stored>>,
 }
 
 impl Desk {
@@ -84,9 +86,9 @@ impl Desk {
         Self {
             slots: Arc::new(Semaphore::new(slots)),
             at_work: JoinSet::new(),
-            held: HashMap::new(),
-            again: HashMap::new(),
-            unspent: HashMap::new(),
+            held: HashMap::default(),
+            again: HashMap::default(),
+            unspent: HashMap::default(),
             parked: VecDeque::new(),
             lanes: matches!(controls.ordering, Ordering::Key(_)).then(Lanes::new),
             gathering: controls.batch.filter(|_| batches).map(Gathering::new),
@@ -156,7 +158,7 @@ impl Desk {
     }
 
     /// Counts a message of a take-over; keeps it until all have come.
-    fn arrive(&mut self, sequence: u64, stored: Option<Stored>) {
+    fn arrive(&mut self, sequence: u64, stored: Option<Box<Stored>>) {
         let Some(take_over) = &mut self.take_over else {
             return stored.into_iter().for_each(|stored| self.enter(stored));
         };
@@ -242,7 +244,7 @@ impl Desk {
     }
 
     /// Takes an event in, or acknowledges it when nobody wants it.
-    pub(super) async fn take(&mut self, stored: Stored) {
+    pub(super) async fn take(&mut self, stored: Box<Stored>) {
         let sequence = stored.ticket.place().stream_sequence;
         if !self.wants(&stored) {
             self.context.meter.filtered.add(1);
@@ -275,11 +277,22 @@ impl Desk {
         }
     }
 
+    /// What has come to its end already; `None` when there is nothing of it.
+    pub(super) fn ready(&mut self) -> Option<Vec<Report>> {
+        loop {
+            if let Ok(reports) = self.at_work.try_join_next()? {
+                return Some(reports);
+            }
+        }
+    }
+
     /// Puts something to work. Should it panic, its events are let go, and JetStream delivers them again after the ack wait.
     fn spawn(&mut self, work: impl Future<Output = Vec<Report>> + Send + 'static, lost: Vec<Report>) {
         let context = Arc::clone(&self.context);
-        self.at_work.spawn(async move {
-            AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+        // Boxed, and no async block, which would have room for the work twice: a task is copied about as it is.
+        let work: BoxFuture<'static, Vec<Report>> = Box::pin(work);
+        self.at_work.spawn(AssertUnwindSafe(work).catch_unwind().map(move |reports| {
+            reports.unwrap_or_else(|_| {
                 if let Some(count) = context.meter.panics.add() {
                     tracing::error!(
                         subscription = %context.plan.subscription, count,
@@ -288,7 +301,7 @@ impl Desk {
                 }
                 lost
             })
-        });
+        }));
     }
 
     fn wants(&self, stored: &Stored) -> bool {
@@ -328,7 +341,7 @@ impl Desk {
     }
 
     /// Sends an event on its way: now, after those of its key, or with others.
-    fn enter(&mut self, stored: Stored) {
+    fn enter(&mut self, stored: Box<Stored>) {
         let sequence = stored.ticket.place().stream_sequence;
         let key = match &self.context.plan.controls.ordering {
             Ordering::Key(attribute) => stored.event.attribute(attribute).map(str::to_owned),

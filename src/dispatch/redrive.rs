@@ -175,7 +175,7 @@ impl Deliverer {
                 Content::Poison(reason) => return Answer::Poison { reason },
             };
             let stored = event.into_stored(letter, attempt, plan.consumer.of_broker);
-            let report = self.attempt(Work::redriven(stored, found.origin)).await;
+            let report = self.attempt(Work::redriven(Box::new(stored), found.origin)).await;
             let became = match report.end {
                 End::Retry(wait) => {
                     tokio::select! {

@@ -114,15 +114,9 @@ impl Worker {
                 Some(reports) = self.desk.work() => {
                     self.done(reports);
                 }
-                pulled = puller.next() => match pulled {
-                    Ok(Pulled::TookOver(first)) => {
-                        if let Err(error) = self.take_over(puller, *first).await {
-                            return End::Broken(error);
-                        }
-                    }
-                    Ok(pulled) => {
+                pulled = puller.next() => match self.take_in(pulled, puller).await {
+                    Ok(()) => {
                         *patience = REBUILD_MIN;
-                        self.accept(pulled).await;
                         self.tell();
                     }
                     Err(error) => return End::Broken(error),
@@ -138,6 +132,19 @@ impl Worker {
         }
     }
 
+    /// Takes in what came and what has come behind it, so that the turns of this loop are few when there is much to do.
+    async fn take_in(&mut self, first: Result<Pulled, PullError>, puller: &mut Puller) -> Result<(), PullError> {
+        let mut next = Some(first?);
+        while let Some(pulled) = next {
+            match pulled {
+                Pulled::TookOver(first) => self.take_over(puller, *first).await?,
+                pulled => self.accept(pulled).await,
+            }
+            next = puller.ready()?;
+        }
+        Ok(())
+    }
+
     async fn accept_all(&mut self, pulled: Vec<Pulled>) {
         for pulled in pulled {
             self.accept(pulled).await;
@@ -149,7 +156,7 @@ impl Worker {
         match pulled {
             Pulled::Event(stored) => {
                 self.silence = None;
-                self.desk.take(*stored).await;
+                self.desk.take(stored).await;
             }
             Pulled::Poison(poison) => {
                 self.silence = None;
@@ -197,8 +204,13 @@ impl Worker {
         Ok(())
     }
 
+    /// Takes in what became of one request, and of those that have ended beside it.
     fn done(&mut self, reports: Vec<Report>) {
-        if self.desk.done(reports) {
+        let mut changed = self.desk.done(reports);
+        while let Some(reports) = self.desk.ready() {
+            changed |= self.desk.done(reports);
+        }
+        if changed {
             self.tell();
         }
     }

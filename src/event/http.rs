@@ -11,6 +11,30 @@ use super::{Builder, Error, Event, SpecVersion, header_text, json, percent};
 const PREFIX: &str = "ce-";
 const SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
 
+/// Where the headers of a message are written. Names are in lower case.
+pub trait Headers {
+    /// Writes a header that is there once.
+    fn set(&mut self, name: &str, value: &str);
+
+    /// Writes a header that may be there already.
+    fn add(&mut self, name: &str, value: &str);
+}
+
+/// A map that is full takes no more, and what no header can hold is left out.
+impl Headers for HeaderMap {
+    fn set(&mut self, name: &str, value: &str) {
+        if let (Some(name), Ok(value)) = (header_name(name), HeaderValue::from_str(value)) {
+            let _ = self.try_insert(name, value);
+        }
+    }
+
+    fn add(&mut self, name: &str, value: &str) {
+        if let (Some(name), Ok(value)) = (header_name(name), HeaderValue::from_str(value)) {
+            let _ = self.try_append(name, value);
+        }
+    }
+}
+
 /// How one or more events lie in a request or an answer (CloudEvents HTTP binding, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -71,32 +95,32 @@ pub fn decode_reply(headers: &HeaderMap, body: Bytes) -> Option<Result<Event, Er
 }
 
 /// Writes the attributes as headers in binary mode and gives the body.
-pub fn encode_binary(event: &Event, headers: &mut HeaderMap) -> Bytes {
-    insert(headers, Some(SPECVERSION), event.version().as_str());
+pub fn encode_binary(event: &Event, headers: &mut dyn Headers) -> Bytes {
+    headers.set(SPECVERSION.as_str(), event.version().as_str());
     let mut header = String::with_capacity(32);
     for (name, value) in event.coded_attributes() {
         if name != "datacontenttype" {
             header.clear();
             header.push_str(PREFIX);
             header.push_str(name);
-            insert(headers, header_name(&header), &value);
+            headers.set(&header, &value);
         }
     }
     if let Some(content_type) = event.datacontenttype() {
-        insert(headers, Some(CONTENT_TYPE), content_type);
+        headers.set(CONTENT_TYPE.as_str(), content_type);
     }
     event.data().cloned().unwrap_or_default()
 }
 
 /// Writes the content type of structured mode and gives the JSON body.
-pub fn encode_structured(event: &Event, headers: &mut HeaderMap) -> Bytes {
-    insert(headers, Some(CONTENT_TYPE), media_type::EVENT);
+pub fn encode_structured(event: &Event, headers: &mut dyn Headers) -> Bytes {
+    headers.set(CONTENT_TYPE.as_str(), media_type::EVENT);
     json::encode(event)
 }
 
 /// Writes the content type of batched mode and gives the JSON body.
-pub fn encode_batch(events: &[&Event], headers: &mut HeaderMap) -> Bytes {
-    insert(headers, Some(CONTENT_TYPE), media_type::EVENT_BATCH);
+pub fn encode_batch(events: &[&Event], headers: &mut dyn Headers) -> Bytes {
+    headers.set(CONTENT_TYPE.as_str(), media_type::EVENT_BATCH);
     json::encode_batch(events)
 }
 
@@ -149,6 +173,8 @@ fn header_name(name: &str) -> Option<HeaderName> {
     const SUBJECT: HeaderName = HeaderName::from_static("ce-subject");
     const DATASCHEMA: HeaderName = HeaderName::from_static("ce-dataschema");
     Some(match name {
+        "ce-specversion" => SPECVERSION,
+        "content-type" => CONTENT_TYPE,
         "ce-id" => ID,
         "ce-source" => SOURCE,
         "ce-type" => TYPE,
@@ -157,13 +183,6 @@ fn header_name(name: &str) -> Option<HeaderName> {
         "ce-dataschema" => DATASCHEMA,
         _ => return HeaderName::try_from(name).ok(),
     })
-}
-
-/// Nothing is lost here: names are `[a-z0-9]+` and bounded, values are visible ASCII, and the map holds 32768.
-fn insert(headers: &mut HeaderMap, name: Option<HeaderName>, value: &str) {
-    if let (Some(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
-        let _ = headers.try_insert(name, value);
-    }
 }
 
 #[cfg(test)]

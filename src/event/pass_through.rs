@@ -3,8 +3,9 @@
 
 use std::borrow::Cow;
 
-use ::http::{HeaderMap, HeaderName, HeaderValue};
+use ::http::HeaderMap;
 
+use super::http::Headers;
 use super::media_type::is_token;
 
 /// What travels is copied into every stored message; further headers are left behind.
@@ -40,12 +41,10 @@ impl PassThrough {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    pub fn write_http(&self, headers: &mut HeaderMap) {
+    /// A header of one name may be there several times.
+    pub fn write_http(&self, headers: &mut dyn Headers) {
         for (name, value) in self.iter() {
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
-                // A map that is full takes no more: what passes through is a courtesy.
-                let _ = headers.try_append(name, value);
-            }
+            headers.add(name, value);
         }
     }
 
@@ -184,6 +183,8 @@ pub fn is_traceparent(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use ::http::HeaderValue;
 
     use super::*;
 

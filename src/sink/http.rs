@@ -3,22 +3,23 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
-use http::{StatusCode, Uri};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode, Uri};
 use jiff::Timestamp;
 use reqwest::Url;
 use url::Position;
 
 use super::client::{self, NoAnswer, no_answer};
 use super::outcome::{Answer, Failure, Outcome, retry_after};
-use super::plain::{self, Pool};
+use super::plain::{self, Pool, Preamble};
 use super::{BatchRequest, Client, Purpose, Request};
+use crate::event::http::Headers;
 use crate::event::{self, PassThrough};
 use crate::resource::Format;
 
-const KN_NAMESPACE: HeaderName = HeaderName::from_static("kn-namespace");
-const PREFER: HeaderName = HeaderName::from_static("prefer");
-const PREFER_REPLY: HeaderValue = HeaderValue::from_static("reply");
+const KN_NAMESPACE: &str = "kn-namespace";
+const PREFER: &str = "prefer";
+const PREFER_REPLY: &str = "reply";
 /// Room for the headers of a usual request, so that the map grows only for an unusual one.
 const HEADER_ROOM: usize = 24;
 /// The longest reply event; Knative asks for at least 64 KiB, a stream takes 1 MiB by default, and JSON makes of it what it
@@ -48,10 +49,8 @@ enum Way {
 #[derive(Debug, Clone)]
 struct Plain {
     pool: Pool,
-    /// Path and query.
-    target: Uri,
-    /// Those that are the same in every request.
-    headers: Vec<(HeaderName, HeaderValue)>,
+    /// How every request begins.
+    preamble: Preamble,
 }
 
 impl HttpSink {
@@ -70,25 +69,31 @@ impl HttpSink {
     }
 
     pub(super) async fn deliver(&self, request: Request<'_>) -> Outcome {
-        let (headers, body) = compose(request);
-        self.post(headers, body, request.purpose, request.timeout).await
+        self.post(|headers| compose(request, headers), request.purpose, request.timeout).await
     }
 
     pub(super) async fn deliver_batch(&self, request: BatchRequest<'_>) -> Outcome {
-        let mut headers = HeaderMap::new();
-        let body = event::http::encode_batch(request.events, &mut headers);
-        name_namespace(&mut headers, request.namespace);
+        let compose = |headers: &mut dyn Headers| {
+            headers.set(KN_NAMESPACE, request.namespace);
+            event::http::encode_batch(request.events, headers)
+        };
         // A batch asks for no reply, and gets none looked at.
-        self.post(headers, body, Purpose::Reply, request.timeout).await
+        self.post(compose, Purpose::Reply, request.timeout).await
     }
 
-    async fn post(&self, headers: HeaderMap, body: Bytes, purpose: Purpose, timeout: Duration) -> Outcome {
+    /// Posts what `compose` makes: it writes headers and gives the body.
+    async fn post(
+        &self,
+        compose: impl FnOnce(&mut dyn Headers) -> Bytes,
+        purpose: Purpose,
+        timeout: Duration,
+    ) -> Outcome {
         let way = match &self.way {
             Ok(way) => way,
             Err(reason) => return Outcome::Failed(Failure::no_answer(reason)),
         };
         let exchange = async {
-            match way.post(headers, body).await {
+            match way.post(compose).await {
                 Ok(response) => read(response, purpose).await,
                 Err(failure) => Outcome::Failed(failure),
             }
@@ -108,17 +113,20 @@ impl Way {
         }
     }
 
-    async fn post(&self, mut headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
+    async fn post(&self, compose: impl FnOnce(&mut dyn Headers) -> Bytes) -> Result<Response, Failure> {
         match self {
             Self::Plain(plain) => {
-                headers.extend(plain.headers.iter().cloned());
-                match plain.pool.post(&plain.target, headers, body).await {
+                let mut head = plain.preamble.head();
+                let body = compose(&mut head);
+                match plain.pool.post(&head.with_body(body)).await {
                     Ok(answer) => Ok(Response::Plain(answer)),
                     Err(plain::Fault::Unreachable(reason)) => Err(Failure::unreachable(&reason.0)),
                     Err(plain::Fault::Broken(reason)) => Err(Failure::no_answer(&reason.0)),
                 }
             }
             Self::Client(client, url) => {
+                let mut headers = HeaderMap::with_capacity(HEADER_ROOM);
+                let body = compose(&mut headers);
                 match Box::pin(client.post(url.clone()).headers(headers).body(body).send()).await {
                     Ok(response) => Ok(Response::Client(response)),
                     Err(error) if error.is_connect() => Err(Failure::unreachable(&no_answer(&error).0)),
@@ -132,13 +140,10 @@ impl Way {
 impl Plain {
     /// `None` for a URL that HTTP's own grammar does not take.
     fn new(pool: Pool, url: &Url) -> Option<Self> {
-        let target = url[Position::BeforePath..Position::AfterQuery].parse().ok()?;
-        let headers = vec![
-            (HOST, HeaderValue::try_from(client::authority(url)).ok()?),
-            (USER_AGENT, HeaderValue::from_static(client::USER_AGENT)),
-            (ACCEPT, HeaderValue::from_static("*/*")),
-        ];
-        Some(Self { pool, target, headers })
+        let target: Uri = url[Position::BeforePath..Position::AfterQuery].parse().ok()?;
+        let authority = client::authority(url);
+        let headers = [("host", &*authority), ("user-agent", client::USER_AGENT), ("accept", "*/*")];
+        Some(Self { pool, preamble: Preamble::post(&target, &headers) })
     }
 }
 
@@ -172,24 +177,16 @@ impl Response {
     }
 }
 
-fn compose(request: Request<'_>) -> (HeaderMap, Bytes) {
-    let mut headers = HeaderMap::with_capacity(HEADER_ROOM);
-    request.pass_through.write_http(&mut headers);
-    let body = match request.format {
-        Format::Binary => event::http::encode_binary(request.event, &mut headers),
-        Format::Json => event::http::encode_structured(request.event, &mut headers),
-    };
-    name_namespace(&mut headers, request.namespace);
+/// Writes the headers of a request and gives its body. A namespace is a DNS label, so it is always a header value.
+fn compose(request: Request<'_>, headers: &mut dyn Headers) -> Bytes {
+    request.pass_through.write_http(headers);
+    headers.set(KN_NAMESPACE, request.namespace);
     if request.purpose == Purpose::Subscriber {
-        headers.insert(PREFER, PREFER_REPLY);
+        headers.set(PREFER, PREFER_REPLY);
     }
-    (headers, body)
-}
-
-fn name_namespace(headers: &mut HeaderMap, namespace: &str) {
-    // A namespace is a DNS label, so it is always a header value.
-    if let Ok(namespace) = HeaderValue::from_str(namespace) {
-        headers.insert(KN_NAMESPACE, namespace);
+    match request.format {
+        Format::Binary => event::http::encode_binary(request.event, headers),
+        Format::Json => event::http::encode_structured(request.event, headers),
     }
 }
 

@@ -1,30 +1,32 @@
-//! Plain HTTP/1.1 to one authority, directly on hyper. A connection has no task of its own: whoever has a request on it drives
-//! it, which saves two wake-ups a request; nobody else needs it meanwhile. Idle connections wait in a pool.
+//! Plain HTTP/1.1 to one authority, on a few lines of our own: a request is one buffer that is written at once, its answer is read
+//! by whoever waits for it, and nothing else is woken. Idle connections wait in a pool.
 
-use std::error::Error as _;
-use std::future::poll_fn;
+mod framing;
+mod message;
+
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use http_body_util::Full;
-use hyper::body::{Body as _, Incoming};
-use hyper::client::conn::http1;
+use http::{HeaderMap, StatusCode, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
-use tokio::task::unconstrained;
 use tokio::time::Instant;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
 use tokio_util::task::AbortOnDropHandle;
 use tower::Service as _;
 
 use super::client::{CONNECT_TIMEOUT, IDLE_PER_HOST, IDLE_TIMEOUT, NoAnswer, TCP_KEEPALIVE};
+use framing::{Body, Head, Malformed, Piece};
+pub(super) use message::{Message, Preamble};
 
+/// What one read may bring.
+const READ: usize = 8 * 1024;
 /// How often idle connections are looked through for those that are too old or were closed by their server.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// A connection that was idle for longer may be closed by its server just when a request goes out on it: servers close idle
@@ -100,31 +102,26 @@ impl Pool {
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(super) async fn post(&self, target: &Uri, headers: HeaderMap, body: Bytes) -> Result<Answer, Fault> {
-        let mut request = request(target, headers, body);
+    pub(super) async fn post(&self, message: &Message) -> Result<Answer, Fault> {
         let mut wants_fresh = false;
         loop {
             let idle = if wants_fresh { None } else { self.shared.take() };
             let is_fresh = idle.is_none();
-            let mut connection = match idle {
-                Some(connection) => connection,
-                None => Box::pin(self.connect()).await.map_err(Fault::Unreachable)?,
+            let (mut connection, idle_for) = match idle {
+                Some(idle) => idle,
+                None => (Box::pin(self.connect()).await.map_err(Fault::Unreachable)?, Duration::ZERO),
             };
-            let is_suspect = !is_fresh && connection.idle_for() >= self.shared.limits.suspect_idle;
-            let spare = is_suspect.then(|| Box::new(request.clone()));
-            let refusal = match connection.send(request).await {
-                Ok(response) => return Ok(self.answer(response, connection)),
+            let refusal = match connection.send(message).await {
+                Ok(head) => return Ok(Answer::new(head, self.clone(), connection)),
                 Err(refusal) => refusal,
             };
-            request = match (refusal.unsent, spare) {
+            let is_suspect = idle_for >= self.shared.limits.suspect_idle;
+            match refusal.went {
                 // The connection ended before the request was on it.
-                (Some(unsent), _) if !is_fresh => *unsent,
-                (None, Some(spare)) if was_closed(&refusal.fault) => {
-                    wants_fresh = true;
-                    *spare
-                }
-                _ => return Err(Fault::Broken(innermost(&refusal.fault))),
-            };
+                Went::Nothing if !is_fresh => {}
+                Went::Unanswered if !is_fresh && is_suspect && refusal.was_closed() => wants_fresh = true,
+                _ => return Err(Fault::Broken(NoAnswer(refusal.fault.to_string()))),
+            }
         }
     }
 
@@ -135,20 +132,19 @@ impl Pool {
             Ok(connected) => connected.map_err(|error| NoAnswer(format!("cannot connect: {}", innermost(&error))))?,
             Err(_) => return Err(NoAnswer(format!("cannot connect: nobody answered within {CONNECT_TIMEOUT:?}"))),
         };
-        let (sender, driver) = http1::handshake(stream).await.map_err(|error| innermost(&error))?;
-        Ok(Box::new(Connection { sender, driver: Some(driver), idle_since: None }))
-    }
-
-    fn answer(&self, response: Response<Incoming>, connection: Box<Connection>) -> Answer {
-        let (head, body) = response.into_parts();
-        Answer { status: head.status, headers: head.headers, body, held: Some((self.clone(), connection)) }
+        Ok(Box::new(Connection {
+            stream: stream.into_inner(),
+            inbound: BytesMut::new(),
+            seen: 0,
+            idle_since: Instant::now(),
+        }))
     }
 
     fn give_back(&self, mut connection: Box<Connection>) {
         if !connection.is_usable() {
             return;
         }
-        connection.idle_since = Some(Instant::now());
+        connection.idle_since = Instant::now();
         let mut idle = self.shared.lock();
         if idle.connections.len() < IDLE_PER_HOST {
             idle.connections.push(connection);
@@ -175,12 +171,13 @@ impl Shared {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The idle connection that was used last.
-    fn take(&self) -> Option<Box<Connection>> {
+    /// The idle connection that was used last, and for how long it was idle.
+    fn take(&self) -> Option<(Box<Connection>, Duration)> {
         let mut idle = self.lock();
         while let Some(mut connection) = idle.connections.pop() {
-            if connection.idle_for() < self.limits.idle && connection.is_usable() {
-                return Some(connection);
+            let idle_for = connection.idle_since.elapsed();
+            if idle_for < self.limits.idle && connection.is_usable() {
+                return Some((connection, idle_for));
             }
         }
         None
@@ -193,7 +190,8 @@ async fn sweep(pool: WeakPool, limits: Limits) {
         tokio::time::sleep(limits.sweep_interval).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut idle = pool.shared.lock();
-        idle.connections.retain_mut(|connection| connection.idle_for() < limits.idle && connection.is_usable());
+        idle.connections
+            .retain_mut(|connection| connection.idle_since.elapsed() < limits.idle && connection.is_usable());
         if idle.connections.is_empty() {
             idle.connections.shrink_to_fit();
             // This very task, which has nothing left to do.
@@ -203,55 +201,108 @@ async fn sweep(pool: WeakPool, limits: Limits) {
     }
 }
 
-fn request(target: &Uri, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = target.clone();
-    *request.headers_mut() = headers;
-    request
-}
-
-/// One connection, and the future that reads and writes on it.
+/// One connection. Whoever has a request on it reads and writes; between requests nobody does.
 struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    /// `None` once it has ended.
-    driver: Option<Driver>,
-    idle_since: Option<Instant>,
+    stream: TcpStream,
+    inbound: BytesMut,
+    /// How much of that was looked at in vain for the end of a head.
+    seen: usize,
+    idle_since: Instant,
 }
-
-type Driver = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 
 /// Why a request was not answered.
 struct Refusal {
-    fault: hyper::Error,
-    /// The request, when nothing of it was sent.
-    unsent: Option<Box<Request<Full<Bytes>>>>,
+    fault: Broken,
+    went: Went,
+}
+
+/// How far an exchange came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Went {
+    /// Nothing of the request was sent.
+    Nothing,
+    /// Nothing of the answer came.
+    Unanswered,
+    Further,
+}
+
+/// Why a connection is of no more use.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("connection closed before message completed")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+impl Refusal {
+    fn was_closed(&self) -> bool {
+        match &self.fault {
+            Broken::Closed => true,
+            Broken::Io(error) => {
+                matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+            }
+            Broken::Malformed(_) => false,
+        }
+    }
 }
 
 impl Connection {
-    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Refusal> {
-        // Unconstrained: a future that yields for fairness relies on its waker.
-        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
-        let driver = &mut self.driver;
-        let answered = poll_fn(|cx| {
-            drive(driver, cx);
-            // Only the driver makes it ready, so nobody has to be woken for it.
-            answer.as_mut().poll(&mut quiet())
-        });
-        answered
-            .await
-            .map_err(|mut error| Refusal { unsent: error.take_message().map(Box::new), fault: error.into_error() })
+    async fn send(&mut self, message: &Message) -> Result<Head, Refusal> {
+        let mut unsent = message.bytes();
+        let whole = unsent.remaining();
+        let exchanged = std::future::poll_fn(|cx| self.poll_exchange(&mut unsent, cx)).await;
+        exchanged.map(|head| Head { keeps: head.keeps && !unsent.has_remaining(), ..head }).map_err(|fault| {
+            let went = match (unsent.remaining() == whole, self.inbound.is_empty()) {
+                (true, _) => Went::Nothing,
+                (false, true) => Went::Unanswered,
+                (false, false) => Went::Further,
+            };
+            Refusal { fault, went }
+        })
     }
 
-    /// Whether a request can go out on it. What its server has done meanwhile is seen here.
+    /// Writes what can be, and reads at the same time: a server may answer before it has read all, and read no further.
+    fn poll_exchange(&mut self, unsent: &mut impl Buf, cx: &mut Context<'_>) -> Poll<Result<Head, Broken>> {
+        let mut unwritable = None;
+        while unsent.has_remaining() && unwritable.is_none() {
+            match poll_write(&mut self.stream, cx, unsent) {
+                Poll::Ready(Ok(0)) => unwritable = Some(Broken::Closed),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => unwritable = Some(error.into()),
+                Poll::Pending => break,
+            }
+        }
+        loop {
+            if let Some(head) = framing::head(&mut self.inbound, &mut self.seen)? {
+                return Poll::Ready(Ok(head));
+            }
+            match (self.poll_read(cx), unwritable.take()) {
+                (Poll::Ready(Ok(())), still) => unwritable = still,
+                (_, Some(fault)) | (Poll::Ready(Err(fault)), None) => return Poll::Ready(Err(fault)),
+                (Poll::Pending, None) => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Reads some more.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if self.inbound.capacity() == self.inbound.len() {
+            self.inbound.reserve(READ);
+        }
+        match ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.inbound)) {
+            Ok(0) => Poll::Ready(Err(Broken::Closed)),
+            Ok(_) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+
+    /// Whether a request can go out on it: its server has neither closed it nor said anything that nobody asked for.
     fn is_usable(&mut self) -> bool {
-        let cx = &mut quiet();
-        drive(&mut self.driver, cx);
-        self.driver.is_some() && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(())))
-    }
-
-    fn idle_for(&self) -> Duration {
-        self.idle_since.map_or(Duration::ZERO, |since| since.elapsed())
+        let nothing = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        self.inbound.is_empty() && self.stream.try_read(&mut [0]).is_err_and(nothing)
     }
 }
 
@@ -261,17 +312,14 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-/// Reads and writes what can be. A driver that ends tells the request on it by being dropped.
-fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
-    if let Some(running) = driver
-        && Pin::new(running).poll(cx).is_ready()
-    {
-        *driver = None;
+/// Writes what is in one piece as one, which costs the kernel less than a list of pieces.
+fn poll_write(stream: &mut TcpStream, cx: &mut Context<'_>, bytes: &mut impl Buf) -> Poll<io::Result<usize>> {
+    if bytes.chunk().len() < bytes.remaining() {
+        return poll_write_buf(Pin::new(stream), cx, bytes);
     }
-}
-
-fn quiet() -> Context<'static> {
-    Context::from_waker(Waker::noop())
+    let written = ready!(Pin::new(stream).poll_write(cx, bytes.chunk()))?;
+    bytes.advance(written);
+    Poll::Ready(Ok(written))
 }
 
 /// The head of an answer, and its body as it comes. Once read to the end, its connection serves the next request; dropped
@@ -280,61 +328,51 @@ fn quiet() -> Context<'static> {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    body: Incoming,
+    body: Body,
+    keeps: bool,
     /// `None` once the body is read.
     held: Option<(Pool, Box<Connection>)>,
 }
 
 impl Answer {
+    fn new(head: Head, pool: Pool, connection: Box<Connection>) -> Self {
+        let Head { status, headers, body, keeps } = head;
+        Self { status, headers, body, keeps, held: Some((pool, connection)) }
+    }
+
     /// The next piece of the body; `None` at its end.
     ///
     /// # Errors
     /// When the body breaks off.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, NoAnswer> {
-        loop {
-            let Some((_, connection)) = &mut self.held else { return Ok(None) };
-            let body = &mut self.body;
-            let frame = if body.is_end_stream() { None } else { poll_fn(|cx| connection.poll_body(body, cx)).await };
-            match frame {
-                Some(Ok(frame)) => {
-                    // Trailers say nothing about an event.
-                    if let Ok(chunk) = frame.into_data() {
-                        return Ok(Some(chunk));
-                    }
-                }
-                Some(Err(error)) => {
-                    self.held = None;
-                    return Err(innermost(&error));
-                }
-                None => {
-                    if let Some((pool, connection)) = self.held.take() {
-                        pool.give_back(connection);
-                    }
-                    return Ok(None);
-                }
+        let chunk = self.next().await;
+        if chunk.is_err() {
+            self.held = None;
+        }
+        chunk.map_err(|fault| NoAnswer(fault.to_string()))
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        while let Some((_, connection)) = &mut self.held {
+            match self.body.next(&mut connection.inbound)? {
+                Piece::Data(data) => return Ok(Some(data)),
+                Piece::End => self.end(),
+                Piece::Missing => match std::future::poll_fn(|cx| connection.poll_read(cx)).await {
+                    Err(Broken::Closed) if self.body == Body::UntilClose => self.end(),
+                    read => read?,
+                },
             }
         }
+        Ok(None)
     }
-}
 
-type Frame = Option<Result<hyper::body::Frame<Bytes>, hyper::Error>>;
-
-impl Connection {
-    fn poll_body(&mut self, body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Frame> {
-        // Asked first, so that the driver knows that somebody wants to read.
-        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(&mut quiet()) {
-            return Poll::Ready(frame);
+    fn end(&mut self) {
+        if let Some((pool, connection)) = self.held.take()
+            && self.keeps
+        {
+            pool.give_back(connection);
         }
-        drive(&mut self.driver, cx);
-        Pin::new(body).poll_frame(&mut quiet())
     }
-}
-
-/// The connection was closed before anything of an answer came.
-fn was_closed(fault: &hyper::Error) -> bool {
-    let by_reset =
-        |error: &io::Error| matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
-    fault.is_incomplete_message() || fault.source().and_then(|cause| cause.downcast_ref()).is_some_and(by_reset)
 }
 
 /// The innermost cause says what happened; what is around it says only that the request failed.

@@ -80,10 +80,13 @@ async fn serve(mut stream: TcpStream, way: impl Fn(usize) -> Way, requests: &Ato
     }
 }
 
+fn message() -> Message {
+    Preamble::post(&Uri::from_static("/"), &[("host", "x")]).head().with_body(Bytes::from_static(b"body"))
+}
+
 /// The body of the answer.
 async fn exchange(pool: &Pool) -> Result<Vec<u8>, Fault> {
-    let headers = HeaderMap::from_iter([(http::header::HOST, "x".parse().unwrap())]);
-    let mut answer = pool.post(&Uri::from_static("/"), headers, Bytes::from_static(b"body")).await?;
+    let mut answer = pool.post(&message()).await?;
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(Fault::Broken)? {
         body.extend_from_slice(&chunk);
@@ -191,8 +194,7 @@ async fn who_never_answers_is_not_asked_again() {
 async fn an_answer_that_is_dropped_unread_closes_its_connection() {
     let server = Server::start(|_, _| Way::Answer("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")).await;
     let pool = server.pool(PATIENT);
-    let headers = HeaderMap::from_iter([(http::header::HOST, "x".parse().unwrap())]);
-    let answer = pool.post(&Uri::from_static("/"), headers, Bytes::from_static(b"body")).await.unwrap();
+    let answer = pool.post(&message()).await.unwrap();
     drop(answer);
     until(|| server.ended.load(Ordering::SeqCst) == 1).await;
     assert_eq!(idle(&pool), 0);
