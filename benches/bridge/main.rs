@@ -346,19 +346,22 @@ async fn idle(report: &mut Report, subscriptions: usize) {
     report.add("idle", KNATS, "memory MiB without", empty as f64 / 1024.0);
 }
 
-/// One channel, and a subscription for each sink.
+/// One channel, and a subscription for each sink; some hundreds in a file, as a file holds a bounded number.
 fn write_manifests(directory: &Path, sinks: &[Arc<Sink>], batch: Option<usize>) {
-    let mut text =
-        "{apiVersion: messaging.knative.dev/v1alpha1, kind: NatsJetStreamChannel, metadata: {name: foo}}\n".to_owned();
-    for (at, sink) in sinks.iter().enumerate() {
-        let annotations =
-            batch.map_or_else(String::new, |size| format!(", annotations: {{knats.dev/batch: \"{size}/50ms\"}}"));
-        text.push_str(&format!(
-            "---\n{{apiVersion: messaging.knative.dev/v1, kind: Subscription, metadata: {{name: s{at}{annotations}}}, spec: {{\
-             channel: {{apiVersion: messaging.knative.dev/v1alpha1, kind: NatsJetStreamChannel, name: foo}}, \
-             subscriber: {{uri: \"{}\"}}}}}}\n",
-            sink.url()
-        ));
+    let channel = "{apiVersion: messaging.knative.dev/v1alpha1, kind: NatsJetStreamChannel, metadata: {name: foo}}\n";
+    std::fs::write(directory.join("channel.yaml"), channel).unwrap();
+    let annotations =
+        batch.map_or_else(String::new, |size| format!(", annotations: {{knats.dev/batch: \"{size}/50ms\"}}"));
+    for (file, part) in sinks.chunks(500).enumerate() {
+        let subscription = |(at, sink): (usize, &Arc<Sink>)| {
+            format!(
+                "---\n{{apiVersion: messaging.knative.dev/v1, kind: Subscription, metadata: {{name: s{file}-{at}{annotations}}}, spec: {{\
+                 channel: {{apiVersion: messaging.knative.dev/v1alpha1, kind: NatsJetStreamChannel, name: foo}}, \
+                 subscriber: {{uri: \"{}\"}}}}}}\n",
+                sink.url()
+            )
+        };
+        let text: String = part.iter().enumerate().map(subscription).collect();
+        std::fs::write(directory.join(format!("subscriptions-{file}.yaml")), text).unwrap();
     }
-    std::fs::write(directory.join("bench.yaml"), text).unwrap();
 }
