@@ -1,0 +1,143 @@
+//! Owns the source of events: plain HTTP/1.1 over kept connections, as cheap as it can be, so that it takes little of the
+//! machine from what is measured.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Bytes of data of each event.
+pub const DATA: usize = 256;
+
+/// When each event of a run was to be sent, in nanoseconds since the run began.
+pub struct Clock {
+    began: Instant,
+    sent: Vec<AtomicU64>,
+}
+
+impl Clock {
+    pub fn new(events: usize) -> Arc<Self> {
+        Arc::new(Self { began: Instant::now(), sent: (0..events).map(|_| AtomicU64::new(0)).collect() })
+    }
+
+    fn note(&self, event: usize, at: Instant) {
+        let nanos = at.saturating_duration_since(self.began).as_nanos();
+        self.sent[event].store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long ago an event was to be sent.
+    pub fn since(&self, event: usize) -> Duration {
+        let sent = self.sent.get(event).map_or(0, |nanos| nanos.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(Duration::from_nanos(sent))
+    }
+}
+
+/// What to send, and how fast.
+#[derive(Clone)]
+pub struct Load {
+    pub to: SocketAddr,
+    pub path: &'static str,
+    pub events: usize,
+    pub in_flight: usize,
+    /// Events a second; as fast as answers come when `None`. A late event counts from when it was due.
+    pub rate: Option<u32>,
+    /// Events in one request.
+    pub batch: usize,
+}
+
+impl Load {
+    /// Sends all, and waits for all answers. Panics on an answer that is no 2xx: a bench with failures measures nothing.
+    pub async fn run(&self, clock: &Arc<Clock>) -> Duration {
+        let next = Arc::new(AtomicU64::new(0));
+        let began = Instant::now();
+        let connections: Vec<_> = (0..self.in_flight)
+            .map(|_| {
+                let (load, clock, next) = (self.clone(), Arc::clone(clock), Arc::clone(&next));
+                tokio::spawn(async move { load.connection(began, &clock, &next).await })
+            })
+            .collect();
+        for connection in connections {
+            connection.await.unwrap();
+        }
+        began.elapsed()
+    }
+
+    async fn connection(&self, began: Instant, clock: &Clock, next: &AtomicU64) {
+        let mut stream = TcpStream::connect(self.to).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut request = Vec::with_capacity(4096);
+        let mut answer = vec![0; 4096];
+        loop {
+            let at = usize::try_from(next.fetch_add(self.batch as u64, Ordering::Relaxed)).unwrap();
+            if at >= self.events {
+                return;
+            }
+            let last = (at + self.batch).min(self.events);
+            let mut due = Instant::now();
+            if let Some(rate) = self.rate {
+                due = began + Duration::from_secs_f64(at as f64 / f64::from(rate));
+                tokio::time::sleep_until(due.into()).await;
+            }
+            (at..last).for_each(|event| clock.note(event, due));
+            request.clear();
+            if self.batch == 1 {
+                self.one(at, &mut request)
+            } else {
+                self.many(at..last, &mut request)
+            }
+            stream.write_all(&request).await.unwrap();
+            let mut filled = 0;
+            while !answer[..filled].windows(4).any(|window| window == b"\r\n\r\n") {
+                let read = stream.read(&mut answer[filled..]).await.unwrap();
+                assert!(read > 0, "the connection was closed instead of an answer");
+                filled += read;
+            }
+            assert!(answer.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&answer[..filled]));
+        }
+    }
+
+    fn one(&self, event: usize, request: &mut Vec<u8>) {
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {DATA}\r\n\
+             ce-specversion: 1.0\r\nce-id: {event}\r\nce-source: /bench\r\nce-type: dev.knats.bench\r\nce-subject: s\r\n\
+             ce-time: 2026-11-21T01:02:03.123Z\r\nce-partitionkey: k0\r\nce-other: x\r\n\r\n",
+            self.path
+        );
+        request.extend_from_slice(head.as_bytes());
+        data(request);
+    }
+
+    fn many(&self, events: std::ops::Range<usize>, request: &mut Vec<u8>) {
+        let mut body = vec![b'['];
+        for event in events {
+            if body.len() > 1 {
+                body.push(b',');
+            }
+            let attributes = format!(
+                "{{\"specversion\":\"1.0\",\"id\":\"{event}\",\"source\":\"/bench\",\"type\":\"dev.knats.bench\",\"subject\":\"s\",\
+                 \"time\":\"2026-11-21T01:02:03.123Z\",\"partitionkey\":\"k0\",\"datacontenttype\":\"application/json\",\"data\":"
+            );
+            body.extend_from_slice(attributes.as_bytes());
+            data(&mut body);
+            body.push(b'}');
+        }
+        body.push(b']');
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/cloudevents-batch+json\r\ncontent-length: {}\r\n\r\n",
+            self.path,
+            body.len()
+        );
+        request.extend_from_slice(head.as_bytes());
+        request.extend_from_slice(&body);
+    }
+}
+
+/// A JSON object of [`DATA`] bytes.
+fn data(into: &mut Vec<u8>) {
+    into.extend_from_slice(b"{\"text\":\"");
+    into.resize(into.len() + DATA - 11, b'x');
+    into.extend_from_slice(b"\"}");
+}
