@@ -7,6 +7,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that fails has nothing to report")]
 #![allow(unreachable_pub, reason = "one program")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the straightforward program does what it should not; elsewhere nothing else waits"
+)]
 #![allow(clippy::cast_precision_loss, reason = "figures are approximate")]
 
 mod load;

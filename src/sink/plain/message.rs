@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_request_is_its_head_and_its_body_whatever_their_size() {
-        const LONG: [u8; COPIED_BODY + 1] = [b'x'; COPIED_BODY + 1];
+        static LONG: [u8; COPIED_BODY + 1] = [b'x'; COPIED_BODY + 1];
         for body in [&b""[..], b"body", &LONG] {
             let head =
                 format!("POST /a?b=c HTTP/1.1\r\nhost: x:1\r\nce-id: 1\r\ncontent-length: {}\r\n\r\n", body.len());
