@@ -21,6 +21,7 @@ mod straightforward;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,9 @@ use sink::Sink;
 
 const KNATS: &str = "knats";
 const STRAIGHTFORWARD: &str = report::BASELINE;
+/// HTTP without JetStream, and the other way round.
+const BARE_HTTP: &str = "bare-http";
+const BARE_PUBLISHER: &str = "bare-publisher";
 const IN_FLIGHT: usize = 64;
 /// The rate of the work that asks for latency: far below what either program can do.
 const RATE: u32 = 2_000;
@@ -62,6 +66,14 @@ fn main() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
         return runtime.unwrap().block_on(straightforward::run(settings));
     }
+    if let [mode, rest @ ..] = arguments.as_slice()
+        && let Some(work) = bare(mode, rest)
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work);
+        // For the one who waits for the end and can look at us no more.
+        return println!("{}", Process::own_cpu().as_micros());
+    }
     let options = options(&arguments);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let report = runtime.block_on(run(&options));
@@ -71,6 +83,19 @@ fn main() {
     }
     if let Some(path) = options.svg {
         std::fs::write(path, report.svg()).unwrap();
+    }
+}
+
+/// The programs that show what HTTP and JetStream cost by themselves.
+fn bare(mode: &str, rest: &[String]) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+    let rest = rest.to_vec();
+    match mode {
+        BARE_HTTP => Some(Box::pin(async move { straightforward::bare_http(&rest[0]).await })),
+        BARE_PUBLISHER => Some(Box::pin(async move {
+            let events = rest[1].parse().unwrap();
+            straightforward::bare_publisher(&rest[0], events, IN_FLIGHT, load::DATA).await;
+        })),
+        _ => None,
     }
 }
 
@@ -104,7 +129,7 @@ fn usage(fault: &str) -> ! {
          --events N    events of one measurement (50000)\n\
          --idle N      subscriptions of the idle bridge (5000)\n\
          --backlog N   events of the backlog whose drain shows the memory (200000)\n\
-         --only A,B    of: ingest, deliver, both, rate, batch-in, batch-out, fan-out, slow, idle, memory\n\
+         --only A,B    of: ingest, deliver, both, rate, bare, batch-in, batch-out, fan-out, slow, idle, memory\n\
          --json FILE   the figures as JSON\n\
          --svg FILE    a chart of the CPU per event"
     );
@@ -132,6 +157,9 @@ async fn run(options: &Options) -> Report {
             }
         }
         let bench = Bench { program: KNATS, events: options.events };
+        if wanted("bare") {
+            bare_baselines(&mut report, &bench).await;
+        }
         if wanted("batch-in") {
             bench.ingest(&mut report, "ingest by 100", 100).await;
         }
@@ -317,6 +345,27 @@ impl Bench {
     }
 }
 
+/// HTTP without JetStream, and JetStream without HTTP.
+async fn bare_baselines(report: &mut Report, bench: &Bench) {
+    let own = std::env::current_exe().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let process = Process::start(&own, &[BARE_HTTP.to_owned(), address.to_string()]);
+    wait_for(address);
+    let before = process.used().cpu;
+    let took = bench.load(address, None, 1).run(&Clock::new(bench.events)).await;
+    let cpu = process.used().cpu.saturating_sub(before);
+    let per_event = |cpu: Duration| cpu.as_secs_f64() * 1e6 / bench.events as f64;
+    report.add("ingest", BARE_HTTP, CPU, per_event(cpu));
+    report.add("ingest", BARE_HTTP, "events/s", bench.events as f64 / took.as_secs_f64());
+    let nats = Nats::start();
+    let began = Instant::now();
+    let arguments = [BARE_PUBLISHER.to_owned(), nats.url(), bench.events.to_string()];
+    let output = tokio::process::Command::new(&own).args(&arguments).output().await.unwrap();
+    let micros = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+    report.add("ingest", BARE_PUBLISHER, CPU, per_event(Duration::from_micros(micros)));
+    report.add("ingest", BARE_PUBLISHER, "events/s", bench.events as f64 / began.elapsed().as_secs_f64());
+}
+
 /// A bridge with many subscriptions to which nothing happens.
 async fn idle(report: &mut Report, subscriptions: usize) {
     let nats = Nats::start();
@@ -350,22 +399,25 @@ async fn idle(report: &mut Report, subscriptions: usize) {
     report.add("idle", KNATS, "memory MiB without", empty as f64 / 1024.0);
 }
 
-/// One channel, and a subscription for each sink; some hundreds in a file, as a file holds a bounded number.
+/// A channel and its subscriptions, one for each sink; more than some hundreds are spread over further channels and files, as a
+/// file holds a bounded number of documents and a stream of consumers.
 fn write_manifests(directory: &Path, sinks: &[Arc<Sink>], batch: Option<usize>) {
-    let channel = "{apiVersion: messaging.knative.dev/v1alpha1, kind: NatsJetStreamChannel, metadata: {name: foo}}\n";
-    std::fs::write(directory.join("channel.yaml"), channel).unwrap();
+    const EACH: usize = 500;
     let annotations =
         batch.map_or_else(String::new, |size| format!(", annotations: {{knats.dev/batch: \"{size}/50ms\"}}"));
-    for (file, part) in sinks.chunks(500).enumerate() {
-        let subscription = |(at, sink): (usize, &Arc<Sink>)| {
-            format!(
-                "---\n{{apiVersion: messaging.knative.dev/v1, kind: Subscription, metadata: {{name: s{file}-{at}{annotations}}}, spec: {{\
-                 channel: {{apiVersion: messaging.knative.dev/v1alpha1, kind: NatsJetStreamChannel, name: foo}}, \
+    for file in 0..sinks.len().div_ceil(EACH).max(1) {
+        let channel = if file == 0 { "foo".to_owned() } else { format!("foo{file}") };
+        let mut text = format!(
+            "{{apiVersion: messaging.knative.dev/v1alpha1, kind: NatsJetStreamChannel, metadata: {{name: {channel}}}}}\n"
+        );
+        for (at, sink) in sinks.iter().enumerate().skip(file * EACH).take(EACH) {
+            text.push_str(&format!(
+                "---\n{{apiVersion: messaging.knative.dev/v1, kind: Subscription, metadata: {{name: s{at}{annotations}}}, spec: {{\
+                 channel: {{apiVersion: messaging.knative.dev/v1alpha1, kind: NatsJetStreamChannel, name: {channel}}}, \
                  subscriber: {{uri: \"{}\"}}}}}}\n",
                 sink.url()
-            )
-        };
-        let text: String = part.iter().enumerate().map(subscription).collect();
-        std::fs::write(directory.join(format!("subscriptions-{file}.yaml")), text).unwrap();
+            ));
+        }
+        std::fs::write(directory.join(format!("{file}.yaml")), text).unwrap();
     }
 }

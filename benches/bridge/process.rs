@@ -33,11 +33,12 @@ impl Process {
     }
 
     pub fn used(&self) -> Used {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // The name before may hold spaces; the fields after it do not.
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-        let tick = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-        Used { cpu: Duration::from_millis((tick(11) + tick(12)) * 1000 / TICKS) }
+        Used { cpu: cpu(&self.child.id().to_string()) }
+    }
+
+    /// The processor time of this very process.
+    pub fn own_cpu() -> Duration {
+        cpu("self")
     }
 
     /// Resident memory in KiB: now, and at most so far.
@@ -49,6 +50,15 @@ impl Process {
         };
         (field("VmRSS:"), field("VmHWM:"))
     }
+}
+
+/// User and system time of a process so far; nothing of one that is gone.
+fn cpu(process: &str) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name before may hold spaces; the fields after it do not.
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_millis((ticks(11) + ticks(12)) * 1000 / TICKS)
 }
 
 impl Drop for Process {
