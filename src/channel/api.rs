@@ -136,18 +136,6 @@ impl Api {
         Ok((page["streams"].as_array().cloned().unwrap_or_default(), total))
     }
 
-    /// When the first message from `sequence` on was stored whose subject fits; `None` when there is none.
-    pub(super) async fn next_message_time(
-        &self,
-        stream: &str,
-        sequence: u64,
-        subject: &str,
-    ) -> Result<Option<jiff::Timestamp>, ApiError> {
-        let request = json!({ "seq": sequence, "next_by_subj": subject });
-        let answer = found(self.call(&format!("STREAM.MSG.GET.{stream}"), &request).await)?;
-        Ok(answer.and_then(|answer| answer["message"]["time"].as_str()?.parse().ok()))
-    }
-
     /// Makes a consumer that JetStream deletes by itself when nobody uses it.
     pub(super) async fn create_ephemeral(&self, stream: &str, name: &str, config: &Value) -> Result<Value, ApiError> {
         let request = json!({ "stream_name": stream, "config": config });

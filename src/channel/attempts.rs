@@ -154,11 +154,11 @@ pub enum Reach {
     From(Timestamp),
 }
 
-/// Brings the stream into place, with the age limit that was asked for.
+/// Brings the stream into place. One that is there gets the age limit when `limit` says so.
 ///
 /// # Errors
 /// When JetStream does not answer or says no, or a stream of that name keeps something else; that one is left alone.
-async fn ensure(api: &Api, max_age: Duration) -> Result<(), EnsureError> {
+async fn ensure(api: &Api, max_age: Duration, limit: bool) -> Result<(), EnsureError> {
     let max_age = json!(nanos(max_age));
     if let Some(info) = api.stream_info(STREAM).await? {
         let mut config = info["config"].clone();
@@ -169,7 +169,7 @@ async fn ensure(api: &Api, max_age: Duration) -> Result<(), EnsureError> {
                 cause: "it keeps something else; delivery goes on, attempts are not logged".to_owned(),
             });
         }
-        if config["max_age"] != max_age {
+        if limit && config["max_age"] != max_age {
             config["max_age"] = max_age;
             api.update_stream(STREAM, &config).await?;
         }
@@ -256,7 +256,8 @@ impl AttemptLog {
     pub fn new(connection: Connection, settings: Settings, dropped: Arc<Counter>) -> (Self, impl Future<Output = ()>) {
         let (queue, attempts) = mpsc::channel(QUEUE);
         let (level, max_age) = (settings.level, settings.max_age);
-        let writer = Writer { level, api: Api::new(connection.clone()), connection, max_age, place: None };
+        let writer =
+            Writer { level, api: Api::new(connection.clone()), connection, max_age, limited: false, place: None };
         (Self { level: settings.level, queue, dropped }, writer.run(attempts))
     }
 
@@ -280,6 +281,8 @@ struct Writer {
     api: Api,
     connection: Connection,
     max_age: Duration,
+    /// Whether the stream has had our age limit.
+    limited: bool,
     place: Option<Place>,
 }
 
@@ -332,7 +335,9 @@ impl Writer {
         {
             return place.result.is_ok();
         }
-        let result = ensure(&self.api, self.max_age).await.map_err(|error| error.to_string());
+        // Once in our life: another bridge, or an operator, may want another limit since.
+        let result = ensure(&self.api, self.max_age, !self.limited).await.map_err(|error| error.to_string());
+        self.limited |= result.is_ok();
         if let Err(reason) = &result
             && self.place.as_ref().is_none_or(|place| place.result.as_ref() != Err(reason))
         {

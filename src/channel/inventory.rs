@@ -225,8 +225,8 @@ impl ConsumerFacts {
         };
         let mut oldest = None;
         for subject in subjects {
-            let time = api.next_message_time(&self.stream, self.settled_to + 1, subject).await?;
-            oldest = [oldest, time].into_iter().flatten().min();
+            let message = api.next_message(&self.stream, subject, self.settled_to + 1).await?;
+            oldest = oldest.into_iter().chain(message.map(|message| message.stored_at)).min();
         }
         Ok(oldest)
     }

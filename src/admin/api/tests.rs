@@ -1,3 +1,5 @@
+//! Owns the checks of the document that describes the API: it is complete, and it holds together.
+
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value;
