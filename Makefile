@@ -1,6 +1,6 @@
 # Two commands do all the set-up on a machine that has cargo: `make demo` and `make test`.
 
-.PHONY: demo test tools build lint
+.PHONY: demo test chaos tools build lint
 
 demo: tools build
 	cargo run --locked --quiet -- demo
@@ -9,6 +9,14 @@ demo: tools build
 test: export RUST_TEST_THREADS ?= 8
 test: tools
 	cargo test --locked
+
+# Everything goes wrong for ten minutes, then a backlog of a million events is drained by bridges that are killed; prints what
+# became of the events. `make chaos SECONDS=3600 BACKLOG=5000000` for longer.
+chaos: SECONDS ?= 600
+chaos: BACKLOG ?= 1000000
+chaos: tools
+	KNATS_CHAOS_SECONDS=$(SECONDS) KNATS_CHAOS_BACKLOG=$(BACKLOG) \
+		cargo test --locked --release --test contract -- chaos:: --nocapture --test-threads 1
 
 # nats-server: an installed one of version 2.10 or newer is used as it is, else a pinned one goes into .tools/.
 tools:
@@ -21,7 +29,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
-test lint: | compiler
+test chaos lint: | compiler
 
 # The TLS library has C in it.
 .PHONY: compiler

@@ -12,6 +12,7 @@ mod architecture;
 mod backlog;
 mod backoff;
 mod brokers;
+mod chaos;
 mod commands;
 mod contexts;
 mod controls;

@@ -206,6 +206,11 @@ impl Bridge {
     pub fn resident_kib(&self) -> u64 {
         self.process.resident_kib()
     }
+
+    /// The most memory that the process running now has held, in KiB.
+    pub fn resident_peak_kib(&self) -> u64 {
+        self.process.resident_peak_kib()
+    }
 }
 
 impl Drop for Bridge {
