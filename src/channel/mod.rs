@@ -21,6 +21,7 @@ mod plan;
 mod pub_ack;
 mod publish;
 mod pull;
+mod renewal;
 pub mod scan;
 mod secret;
 mod secrets;

@@ -17,23 +17,15 @@ use tokio::time::{Instant, Sleep};
 use super::broker;
 use super::consumer::{Consumer, GROUP};
 use super::inbox::Inbox;
+use super::renewal::Renewal;
 use super::stream::nanos;
 use super::ticket::{Place, Ticket, Way};
 use super::wire::{self, Message, Subscription, Wire, headers};
 use crate::event::{self, Event, PassThrough};
 use crate::telemetry::Tally;
 
-/// How long one pull waits at the server before it has to be renewed. When it was for nothing, the consumer is looked at, so
-/// this is also how long a consumer that was paused goes unnoticed; 5,000 idle subscriptions make 330 pulls a second.
-const EXPIRES: Duration = Duration::from_secs(15);
-/// The same for a pinned consumer, which takes a bridge that does not pull for gone.
-const EXPIRES_PINNED: Duration = Duration::from_secs(3);
 /// The header that says who a pinned consumer's client is.
 const PIN_ID: &str = "Nats-Pin-Id";
-/// How often the server says that a waiting pull is still known to it.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Without a word for so long, the pull is lost.
-const SILENCE: Duration = Duration::from_secs(11);
 /// How long the end of a pull may take.
 const STOP: Duration = Duration::from_secs(1);
 /// What the server answers while a consumer or a whole JetStream has no leader; the same code as the HTTP one.
@@ -61,7 +53,10 @@ pub struct Puller {
     outstanding: usize,
     /// What the server calls us while a pinned consumer gives its messages to us.
     pin: Option<String>,
+    renewal: Renewal,
     last_heard: Instant,
+    /// The silence after which the pull under way counts as lost.
+    patience: Duration,
     /// Ends no later than the silence that is too long; set anew when it has ended.
     silence: Pin<Box<Sleep>>,
     /// Messages that are no deliveries.
@@ -129,8 +124,8 @@ pub struct RawMessage {
 pub enum PullError {
     #[error("the consumer is gone: {0}")]
     Gone(String),
-    #[error("no message and no heartbeat for {} s", SILENCE.as_secs())]
-    Silent,
+    #[error("no message and no heartbeat for {} s", .0.as_secs())]
+    Silent(Duration),
     #[error("the pull was refused: {0}")]
     Refused(String),
 }
@@ -140,6 +135,7 @@ impl Puller {
         let subject = wire.new_inbox();
         let inbox = Arc::new(Inbox::default());
         let now = Instant::now();
+        let renewal = Renewal::new(consumer.pinned);
         Self {
             denials: 0,
             way: Arc::new(Way::new(wire.clone(), &consumer)),
@@ -152,8 +148,10 @@ impl Puller {
             round: 0,
             outstanding: 0,
             pin: None,
+            renewal,
             last_heard: now,
-            silence: Box::pin(tokio::time::sleep_until(now + SILENCE)),
+            patience: renewal.silence(),
+            silence: Box::pin(tokio::time::sleep_until(now + renewal.silence())),
             strays: Tally::default(),
         }
     }
@@ -165,9 +163,8 @@ impl Puller {
             return;
         }
         self.round += 1;
-        let expires = if self.consumer.pinned { EXPIRES_PINNED } else { EXPIRES };
-        let heartbeat = HEARTBEAT.min(expires / 2);
-        let mut request = json!({ "batch": room, "expires": nanos(expires), "idle_heartbeat": nanos(heartbeat) });
+        let (expires, heartbeat) = (nanos(self.renewal.expires()), nanos(self.renewal.heartbeat()));
+        let mut request = json!({ "batch": room, "expires": expires, "idle_heartbeat": heartbeat });
         if self.consumer.pinned {
             request["group"] = json!(GROUP);
             request["id"] = json!(self.pin.clone().unwrap_or_default());
@@ -176,6 +173,11 @@ impl Puller {
         self.outstanding = room;
         self.inbox.expect(room);
         self.last_heard = Instant::now();
+        self.patience = self.renewal.silence();
+        let too_long = self.last_heard + self.patience;
+        if self.silence.deadline() > too_long {
+            self.silence.as_mut().reset(too_long);
+        }
         self.denials = self.wire.denials();
         self.wire.send(|buffer| wire::write_message(buffer, &self.next_subject, &reply, b"", request.as_bytes())).await;
     }
@@ -219,9 +221,9 @@ impl Puller {
             return Poll::Ready(Err(PullError::Refused(text)));
         }
         while self.silence.as_mut().poll(cx).is_ready() {
-            let too_long = self.last_heard + SILENCE;
+            let too_long = self.last_heard + self.patience;
             if Instant::now() >= too_long {
-                return Poll::Ready(Err(PullError::Silent));
+                return Poll::Ready(Err(PullError::Silent(self.patience)));
             }
             self.silence.as_mut().reset(too_long);
         }
@@ -241,6 +243,7 @@ impl Puller {
             };
         };
         self.outstanding = self.outstanding.saturating_sub(1);
+        self.renewal.brought_something();
         let pulled = read(&self.consumer, message, ticket);
         if self.consumer.pinned {
             let pin = headers::find(message.headers(), PIN_ID);
@@ -286,6 +289,7 @@ impl Puller {
         match status {
             404 | 408 => {
                 self.inbox.shrink();
+                self.renewal.ran_out();
                 Ok(Some(Pulled::Idle))
             }
             NO_RESPONDERS => Err(self.gone("nobody answers for it".into())),

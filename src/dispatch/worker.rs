@@ -126,7 +126,7 @@ impl Worker {
                     puller.ask(granted).await;
                 }
                 () = sleep_until(waking.unwrap_or_else(Instant::now)), if waking.is_some() => self.desk.wake(),
-                _ = signs_of_work.tick() => self.desk.sign_work().await,
+                _ = signs_of_work.tick(), if self.desk.len() > 0 => self.desk.sign_work().await,
                 () = lost(&mut link, self.losses) => return End::Lost,
             }
         }
