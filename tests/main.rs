@@ -44,6 +44,7 @@ mod redrive;
 mod replies;
 mod response_table;
 mod routing;
+mod sink_faults;
 mod size_limit;
 mod slow_sink;
 mod steering;
