@@ -15,7 +15,7 @@ test: tools
 chaos: SECONDS ?= 600
 chaos: BACKLOG ?= 1000000
 chaos: tools
-	KNATS_CHAOS_SECONDS=$(SECONDS) KNATS_CHAOS_BACKLOG=$(BACKLOG) \
+	KNATS_CHAOS_SECONDS=$(SECONDS) KNATS_CHAOS_BACKLOG=$(BACKLOG) KNATS_CHAOS_CONNECTIONS=3000 \
 		cargo test --locked --release --test contract -- chaos:: --nocapture --test-threads 1
 
 # nats-server: an installed one of version 2.10 or newer is used as it is, else a pinned one goes into .tools/.

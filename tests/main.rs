@@ -24,6 +24,7 @@ mod doctor;
 mod failing_network;
 mod foreign_messages;
 mod get;
+mod guarantees;
 mod hostile_ingress;
 mod hostile_sinks;
 mod ingress_answers;

@@ -112,14 +112,15 @@ async fn send(wire: &Wire, subject: &str, answer: &[u8]) -> bool {
 impl Place {
     /// `$JS.ACK.STREAM.CONSUMER.DELIVERED.SSEQ.DSEQ.TIME.PENDING`, or with `DOMAIN.ACCOUNT` before `STREAM` and more at the end.
     fn parse(reply: &str) -> Option<Self> {
-        let tokens = reply.strip_prefix(ACK_SUBJECT)?.split('.');
-        let skip = match tokens.clone().count() {
+        let rest = reply.strip_prefix(ACK_SUBJECT)?;
+        let skip = match memchr::memchr_iter(b'.', rest.as_bytes()).count() + 1 {
             7 => 2,
             9.. => 4,
             _ => return None,
         };
-        let mut tokens = tokens.skip(skip);
-        let mut number = || tokens.next()?.parse::<u64>().ok();
+        let first = memchr::memchr_iter(b'.', rest.as_bytes()).nth(skip - 1)? + 1;
+        let mut tokens = rest.as_bytes()[first..].split(|byte| *byte == b'.');
+        let mut number = || std::str::from_utf8(tokens.next()?).ok()?.parse::<u64>().ok();
         Some(Self {
             delivered: number()?,
             stream_sequence: number()?,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 
 use super::breaker::Contact;
@@ -22,6 +23,9 @@ use crate::sink::{Answer, DeliveryId, Failure, Outcome, Purpose, Request, Sink};
 const NOT_KEPT_WAIT: Duration = Duration::from_secs(2);
 /// How often a dead letter is tried to be kept before its event goes back to JetStream.
 const KEEP_TRIES: u32 = 15;
+
+/// Events that go together, or what became of them: one in most cases, which takes no memory of its own.
+pub(super) type Together<T> = SmallVec<[T; 1]>;
 
 /// What became of an event that was at work.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Context;
-use super::attempt::{self, Report, Work};
+use super::attempt::{self, Report, Together, Work};
 use super::breaker::Contact;
 use super::slots::Slot;
 use super::trail::{self, Exchange};
@@ -22,13 +22,13 @@ const PARALLEL: usize = 64;
 /// The events that wait for their batch to be full.
 pub(super) struct Gathering {
     limits: Batch,
-    works: Vec<Work>,
+    works: Together<Work>,
     due: Option<Instant>,
 }
 
 impl Gathering {
     pub(super) fn new(limits: Batch) -> Self {
-        Self { limits, works: Vec::new(), due: None }
+        Self { limits, works: Together::new(), due: None }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -45,7 +45,7 @@ impl Gathering {
     }
 
     /// Takes one more; gives the batch when it is full, or of another specification version: a batch has one.
-    pub(super) fn add(&mut self, work: Work, now: Instant) -> Option<Vec<Work>> {
+    pub(super) fn add(&mut self, work: Work, now: Instant) -> Option<Together<Work>> {
         let version = work.stored.event.version();
         let other = self.works.first().is_some_and(|first| first.stored.event.version() != version);
         let before = other.then(|| self.take());
@@ -54,18 +54,18 @@ impl Gathering {
         if self.works.len() < self.size() { before } else { Some(self.take()) }
     }
 
-    pub(super) fn take(&mut self) -> Vec<Work> {
+    pub(super) fn take(&mut self) -> Together<Work> {
         self.due = None;
         std::mem::take(&mut self.works)
     }
 }
 
 /// Delivers a batch and settles each of its events.
-pub(super) async fn run(context: Context, works: Vec<Work>, slots: Arc<Semaphore>) -> Vec<Report> {
+pub(super) async fn run(context: Context, works: Together<Work>, slots: Arc<Semaphore>) -> Together<Report> {
     let slot = Slot::take(Arc::clone(&slots)).await;
     let plan = &context.plan;
     let Some(sink) = plan.subscriber.as_ref().or(plan.reply.as_ref()) else {
-        return join_all(works.into_iter().map(|work| work.settle(Contact::None))).await;
+        return join_all(works.into_iter().map(|work| work.settle(Contact::None))).await.into();
     };
     let events: Vec<&Event> = works.iter().map(|work| &work.stored.event).collect();
     let request = BatchRequest { events: &events, namespace: plan.subscription.namespace(), timeout: plan.timeout() };
@@ -77,7 +77,7 @@ pub(super) async fn run(context: Context, works: Vec<Work>, slots: Arc<Semaphore
             for work in &works {
                 context.trail.tell(work, &of(work), Ok(code), trail::Next::Settled);
             }
-            join_all(works.into_iter().map(|work| work.settle(Contact::Reached))).await
+            join_all(works.into_iter().map(|work| work.settle(Contact::Reached))).await.into()
         }
         Outcome::Failed(failure) => {
             drop(slot);

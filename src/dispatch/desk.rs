@@ -8,12 +8,13 @@ use std::time::Duration;
 use foldhash::HashMap;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use smallvec::smallvec;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::Context;
-use super::attempt::{self, Report, Work};
+use super::attempt::{self, Report, Together, Work};
 use super::batch::{self, Gathering};
 use super::breaker::{Breaker, Contact};
 use super::health::lock;
@@ -37,7 +38,7 @@ pub(super) struct Desk {
     context: Context,
     slots: Arc<Semaphore>,
     /// Tasks of their own, and not futures that the worker polls: those would stand still whenever the worker itself waits.
-    at_work: JoinSet<Vec<Report>>,
+    at_work: JoinSet<Together<Report>>,
     /// The events that are held, by their sequence in the stream.
     held: HashMap<u64, Held>,
     /// Events at work that have come again meanwhile.
@@ -239,7 +240,7 @@ impl Desk {
             && self.breaker.is_due(now)
             && let Some(probe) = self.parked.pop_front()
         {
-            self.start(vec![probe]);
+            self.start(smallvec![probe]);
         }
     }
 
@@ -262,14 +263,14 @@ impl Desk {
         if self.hold(&poison.ticket).await {
             self.arrive(poison.message.sequence, None);
             self.mark_started(poison.message.sequence);
-            let lost = vec![Report::lost(poison.message.sequence, None)];
-            self.spawn(attempt::set_aside(Arc::clone(&self.context), poison).map(|report| vec![report]), lost);
+            let lost = smallvec![Report::lost(poison.message.sequence, None)];
+            self.spawn(attempt::set_aside(Arc::clone(&self.context), poison).map(|report| smallvec![report]), lost);
         }
     }
 
     /// Goes on with the events at work until some have come to their end; `None` when there are none. Can be dropped at any
     /// time.
-    pub(super) async fn work(&mut self) -> Option<Vec<Report>> {
+    pub(super) async fn work(&mut self) -> Option<Together<Report>> {
         loop {
             if let Ok(reports) = self.at_work.join_next().await? {
                 return Some(reports);
@@ -278,7 +279,7 @@ impl Desk {
     }
 
     /// What has come to its end already; `None` when there is nothing of it.
-    pub(super) fn ready(&mut self) -> Option<Vec<Report>> {
+    pub(super) fn ready(&mut self) -> Option<Together<Report>> {
         loop {
             if let Ok(reports) = self.at_work.try_join_next()? {
                 return Some(reports);
@@ -287,10 +288,10 @@ impl Desk {
     }
 
     /// Puts something to work. Should it panic, its events are let go, and JetStream delivers them again after the ack wait.
-    fn spawn(&mut self, work: impl Future<Output = Vec<Report>> + Send + 'static, lost: Vec<Report>) {
+    fn spawn(&mut self, work: impl Future<Output = Together<Report>> + Send + 'static, lost: Together<Report>) {
         let context = Arc::clone(&self.context);
         // Boxed, and no async block, which would have room for the work twice: a task is copied about as it is.
-        let work: BoxFuture<'static, Vec<Report>> = Box::pin(work);
+        let work: BoxFuture<'static, Together<Report>> = Box::pin(work);
         self.at_work.spawn(AssertUnwindSafe(work).catch_unwind().map(move |reports| {
             reports.unwrap_or_else(|_| {
                 if let Some(count) = context.meter.panics.add() {
@@ -355,7 +356,7 @@ impl Desk {
         let work = Work::new(stored, key.clone(), unspent);
         if let (Some(lanes), Some(key)) = (&mut self.lanes, &key) {
             match lanes.enter(key, sequence, work) {
-                Entry::Start(work) => self.start(vec![work]),
+                Entry::Start(work) => self.start(smallvec![work]),
                 Entry::Queued => {}
             }
         } else {
@@ -370,12 +371,12 @@ impl Desk {
                     self.start(works);
                 }
             }
-            None => self.start(vec![work]),
+            None => self.start(smallvec![work]),
         }
     }
 
     /// Puts events to work, together where they go in batches.
-    fn start(&mut self, works: Vec<Work>) {
+    fn start(&mut self, works: Together<Work>) {
         let works = self.park(works);
         for work in &works {
             self.mark_started(work.sequence());
@@ -389,19 +390,20 @@ impl Desk {
             return;
         }
         for work in works {
-            let lost = vec![work.lost()];
+            let lost = smallvec![work.lost()];
             let run = attempt::run(Arc::clone(&context), work, Arc::clone(&slots));
-            self.spawn(run.map(|report| vec![report]), lost);
+            self.spawn(run.map(|report| smallvec![report]), lost);
         }
     }
 
     /// While the way is closed, keeps back what was never tried, but for one probe now and then; gives what may go.
-    fn park(&mut self, works: Vec<Work>) -> Vec<Work> {
+    fn park(&mut self, works: Together<Work>) -> Together<Work> {
         if !self.breaker.is_open() {
             return works;
         }
         let now = Instant::now();
-        let (mut under_way, fresh): (Vec<Work>, Vec<Work>) = works.into_iter().partition(|work| work.attempt() > 1);
+        let (mut under_way, fresh): (Together<Work>, Together<Work>) =
+            works.into_iter().partition(|work| work.attempt() > 1);
         let mut fresh = fresh.into_iter();
         if under_way.is_empty() && self.at_work.is_empty() && self.breaker.is_due(now) {
             under_way.extend(fresh.next());
@@ -415,7 +417,7 @@ impl Desk {
     }
 
     /// Takes in what became of the events of one request. True when the way has been closed or opened by it.
-    pub(super) fn done(&mut self, reports: Vec<Report>) -> bool {
+    pub(super) fn done(&mut self, reports: Together<Report>) -> bool {
         let now = Instant::now();
         let was_open = self.breaker.is_open();
         // One request has learnt one thing about the sink, however many events it had.
@@ -454,7 +456,7 @@ impl Desk {
                     // A replay counts deliveries anew: the answer to one from before may be none to this one.
                     self.at_work.spawn(async move {
                         stored.ticket.retry_after(wait).await;
-                        Vec::new()
+                        Together::new()
                     });
                 }
             }

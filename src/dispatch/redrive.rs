@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use smallvec::smallvec;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -209,7 +210,7 @@ impl Deliverer {
         if !self.gathers {
             return attempt::run(context, work, slots).await;
         }
-        let reports = batch::run(context, vec![work], slots).await;
+        let reports = batch::run(context, smallvec![work], slots).await;
         reports.into_iter().next().unwrap_or_else(|| Report::lost(sequence, None))
     }
 

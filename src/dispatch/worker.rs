@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::Report;
+use super::attempt::{Report, Together};
 use super::desk::Desk;
 use super::health::{Health, State};
 use super::pace::Pace;
@@ -205,7 +205,7 @@ impl Worker {
     }
 
     /// Takes in what became of one request, and of those that have ended beside it.
-    fn done(&mut self, reports: Vec<Report>) {
+    fn done(&mut self, reports: Together<Report>) {
         let mut changed = self.desk.done(reports);
         while let Some(reports) = self.desk.ready() {
             changed |= self.desk.done(reports);

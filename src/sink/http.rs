@@ -168,6 +168,14 @@ impl Response {
         }
     }
 
+    /// Whether it has no body, as far as its head tells; then its connection is free.
+    fn is_empty(&mut self) -> bool {
+        match self {
+            Self::Plain(answer) => answer.is_empty(),
+            Self::Client(_) => false,
+        }
+    }
+
     /// The next piece of the body; `None` at its end.
     async fn chunk(&mut self) -> Result<Option<Bytes>, NoAnswer> {
         match self {
@@ -251,6 +259,9 @@ async fn whole(response: &mut Response) -> Result<Bytes, Broken> {
 /// The first `keep` bytes of a body whose status has said all. A body that is long, slow or broken changes nothing; it only
 /// costs its connection.
 async fn beginning(response: &mut Response, keep: usize) -> Bytes {
+    if response.is_empty() {
+        return Bytes::new();
+    }
     let mut body = BytesMut::new();
     let mut seen = 0;
     let reading = async {

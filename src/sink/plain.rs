@@ -340,6 +340,15 @@ impl Answer {
         Self { status, headers, body, keeps, held: Some((pool, connection)) }
     }
 
+    /// Whether there is no body. Then its connection serves the next request from now on.
+    pub(super) fn is_empty(&mut self) -> bool {
+        let is_empty = self.body == Body::Length(0);
+        if is_empty {
+            self.end();
+        }
+        is_empty
+    }
+
     /// The next piece of the body; `None` at its end.
     ///
     /// # Errors

@@ -14,8 +14,10 @@ const WHILE: Duration = Duration::from_millis(700);
 /// Connections of a flood, each with one request after the other.
 const FLOOD: usize = 300;
 const FLOOD_REQUESTS: usize = 5;
-/// Connections that send half of a request and then nothing.
-const SLOW: usize = 200;
+/// Connections that send half of a request and then nothing, unless `KNATS_CHAOS_CONNECTIONS` says otherwise.
+const SLOW: u64 = 200;
+/// Connections that send what is no HTTP, or far too much of it.
+const JUNK: usize = 40;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -30,10 +32,11 @@ pub enum Fault {
     SinksReset,
     Flood,
     SlowSenders,
+    Junk,
 }
 
 impl Fault {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NatsKilled,
         Self::NatsStalled,
         Self::LinkCut,
@@ -45,6 +48,7 @@ impl Fault {
         Self::SinksReset,
         Self::Flood,
         Self::SlowSenders,
+        Self::Junk,
     ];
 
     pub async fn strike(self, house: &mut House, load: &Load, random: &mut fastrand::Rng) {
@@ -77,6 +81,7 @@ impl Fault {
             Self::SinksReset => ill(house, Health::Resets, lasts).await,
             Self::Flood => load.flood(FLOOD, FLOOD_REQUESTS).await,
             Self::SlowSenders => slow_senders(house, load).await,
+            Self::Junk => junk(house, load, random).await,
         }
     }
 }
@@ -90,9 +95,27 @@ async fn ill(house: &House, health: Health, lasts: Duration) {
 /// Others must be served meanwhile.
 async fn slow_senders(house: &House, load: &Load) {
     let mut connections = Vec::new();
-    for _ in 0..SLOW {
+    for _ in 0..super::setting("KNATS_CHAOS_CONNECTIONS").unwrap_or(SLOW) {
         let mut connection = TcpStream::connect(house.bridges[0].address()).await.unwrap();
         connection.write_all(b"POST /default/chaos HTTP/1.1\r\nhost: x\r\nce-id: ").await.unwrap();
+        connections.push(connection);
+    }
+    load.more(super::BETWEEN).await;
+}
+
+/// Bytes at random, heads without end, and requests piled up behind each other, none of which may do harm to others.
+async fn junk(house: &House, load: &Load, random: &mut fastrand::Rng) {
+    let mut connections = Vec::new();
+    for number in 0..JUNK {
+        let bytes = match number % 3 {
+            0 => (0..10_000).map(|_| random.u8(..)).collect(),
+            1 => format!("POST /default/chaos HTTP/1.1\r\n{}", "x-header: and another one\r\n".repeat(20_000))
+                .into_bytes(),
+            _ => "POST /default/chaos HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx".repeat(500).into_bytes(),
+        };
+        let mut connection = TcpStream::connect(house.bridges[0].address()).await.unwrap();
+        // It is closed on most of them before all is written.
+        let _ = tokio::time::timeout(WHILE, connection.write_all(&bytes)).await;
         connections.push(connection);
     }
     load.more(super::BETWEEN).await;

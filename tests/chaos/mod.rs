@@ -3,7 +3,7 @@
 //! subscription or its dead letters.
 //!
 //! `make test` runs each fault once. `make chaos` goes on for as long as `KNATS_CHAOS_SECONDS` says, with a backlog of
-//! `KNATS_CHAOS_BACKLOG` events, and prints a summary. `KNATS_CHAOS_SEED` repeats the order of the faults.
+//! `KNATS_CHAOS_BACKLOG` events and `KNATS_CHAOS_CONNECTIONS` slow senders, and prints a summary. `KNATS_CHAOS_SEED` repeats the order of the faults.
 
 mod faults;
 mod house;

@@ -23,7 +23,7 @@ pub(in crate::channel) fn text(block: &[u8]) -> Option<Cow<'_, str>> {
 pub(in crate::channel) fn pairs(text: &str) -> Option<Vec<(&str, &str)>> {
     /// More than an event of ours has.
     const USUAL: usize = 24;
-    let mut lines = text.lines();
+    let mut lines = Lines(text);
     let Some(first) = lines.next() else { return Some(Vec::new()) };
     let status = first.strip_prefix(VERSION)?.split_whitespace().next();
     if status.is_some_and(|status| status.parse::<u16>().is_err()) {
@@ -31,13 +31,32 @@ pub(in crate::channel) fn pairs(text: &str) -> Option<Vec<(&str, &str)>> {
     }
     let mut pairs = Vec::with_capacity(USUAL);
     for line in lines.filter(|line| !line.is_empty()) {
-        let (name, value) = line.split_once(':')?;
+        let (name, value) = line.split_at(memchr::memchr(b':', line.as_bytes())?);
+        let value = &value[1..];
         if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
             return None;
         }
         pairs.push((name, value.trim()));
     }
     Some(pairs)
+}
+
+/// The lines of a text, as [`str::lines`] gives them, found with memchr.
+struct Lines<'a>(&'a str);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr(b'\n', self.0.as_bytes());
+        let (line, rest) = self.0.split_at(end.map_or(self.0.len(), |end| end + 1));
+        self.0 = rest;
+        let line = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
+        Some(line)
+    }
 }
 
 /// The status in the first line, and what it says of itself.

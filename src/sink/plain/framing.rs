@@ -1,7 +1,9 @@
 //! Reads answers as HTTP/1.1 frames them (RFC 9112): where a head ends, how long the body behind it is, what its chunks hold.
 
+use std::mem::MaybeUninit;
+
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use memchr::memchr;
 
@@ -17,6 +19,7 @@ const MAX_TRAILERS: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) status: StatusCode,
+    /// Without those that frame the answer: they are between us and the server of the connection.
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
     /// Whether its connection may serve another request.
@@ -73,9 +76,12 @@ pub(super) enum Malformed {
 /// `seen` is how much of the buffer was looked at before, in vain.
 pub(super) fn head(buffer: &mut BytesMut, seen: &mut usize) -> Result<Option<Head>, Malformed> {
     while ends(buffer, *seen) {
-        let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut answer = httparse::Response::new(&mut fields);
-        let httparse::Status::Complete(length) = answer.parse(buffer)? else { break };
+        // Not filled beforehand: that would take longer than the parsing.
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut answer = httparse::Response::new(&mut []);
+        let parsed =
+            httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut answer, buffer, &mut fields);
+        let httparse::Status::Complete(length) = parsed? else { break };
         let code = answer.code.unwrap_or_default();
         let head = match code {
             100 | 102..200 => None,
@@ -100,54 +106,56 @@ fn ends(buffer: &[u8], seen: usize) -> bool {
 
 fn read(code: u16, is_1_1: bool, fields: &[httparse::Header<'_>]) -> Result<Head, Malformed> {
     let status = StatusCode::from_u16(code).map_err(|_| Malformed::Field("its status is below 100"))?;
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut headers = HeaderMap::new();
+    let (mut coding, mut length, mut closes, mut stays) = (None, None, false, false);
     for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Field("a header's name"))?;
-        let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Field("a header's value"))?;
-        headers.append(name, value);
+        if field.name.eq_ignore_ascii_case("content-length") {
+            length = Some(content_length(field.value, length)?);
+        } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
+            // The last one counts.
+            coding = Some(words(field.value).last().unwrap_or_default().eq_ignore_ascii_case("chunked"));
+        } else if field.name.eq_ignore_ascii_case("connection") {
+            closes |= words(field.value).any(|word| word.eq_ignore_ascii_case("close"));
+            stays |= words(field.value).any(|word| word.eq_ignore_ascii_case("keep-alive"));
+        } else {
+            let name =
+                HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Field("a header's name"))?;
+            let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Field("a header's value"))?;
+            headers.append(name, value);
+        }
     }
-    let is_chunked = match last(&headers, &TRANSFER_ENCODING) {
-        Some(_) if !is_1_1 => return Err(Malformed::Field("HTTP/1.0 has no Transfer-Encoding")),
-        coding => coding.map(|coding| coding.eq_ignore_ascii_case("chunked")),
-    };
-    let length = content_length(&headers)?;
-    let body = match (is_chunked, length) {
+    if coding.is_some() && !is_1_1 {
+        return Err(Malformed::Field("HTTP/1.0 has no Transfer-Encoding"));
+    }
+    let body = match (coding, length) {
         _ if matches!(code, 101 | 204 | 304) => Body::Length(0),
         (Some(true), _) => Body::Chunked(Chunk::Line),
         (None, Some(length)) => Body::Length(length),
         (Some(false), _) | (None, None) => Body::UntilClose,
     };
-    let says = |word| words(&headers, &CONNECTION).any(|said| said.eq_ignore_ascii_case(word));
     // Two lengths are what smuggling is made of (RFC 9112, section 6.3).
-    let is_clear = body != Body::UntilClose && !(is_chunked.is_some() && length.is_some());
-    let keeps = is_clear && code != 101 && !says("close") && (is_1_1 || says("keep-alive"));
+    let is_clear = body != Body::UntilClose && !(coding.is_some() && length.is_some());
+    let keeps = is_clear && code != 101 && !closes && (is_1_1 || stays);
     Ok(Head { status, headers, body, keeps })
 }
 
-/// The length that all `Content-Length` agree on.
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
-    let mut length = None;
-    for value in headers.get_all(CONTENT_LENGTH) {
-        for digits in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            let digits = Some(digits).filter(|digits| digits.iter().all(u8::is_ascii_digit));
-            let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok());
-            if number.is_none() || length.is_some_and(|length| Some(length) != number) {
-                return Err(Malformed::Field("its Content-Length"));
-            }
-            length = number;
+/// The length that a `Content-Length` tells; all its elements, and those `before` it, must agree.
+fn content_length(value: &[u8], before: Option<u64>) -> Result<u64, Malformed> {
+    let mut length = before;
+    for digits in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        let digits = Some(digits).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+        let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok());
+        if number.is_none() || length.is_some_and(|length| Some(length) != number) {
+            return Err(Malformed::Field("its Content-Length"));
         }
+        length = number;
     }
-    Ok(length)
+    length.ok_or(Malformed::Field("its Content-Length"))
 }
 
 /// The elements of a header that is a list; what is no text is none.
-fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
-}
-
-fn last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.contains_key(name).then(|| words(headers, name).last().unwrap_or_default())
+fn words(value: &[u8]) -> impl Iterator<Item = &str> {
+    std::str::from_utf8(value).unwrap_or_default().split(',').map(str::trim)
 }
 
 impl Body {
