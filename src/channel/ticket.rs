@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::consumer::Consumer;
+use super::wire::frame::number;
 use super::wire::{self, Wire};
 
 /// How the subject begins that settles a delivery.
@@ -120,7 +121,7 @@ impl Place {
         };
         let first = memchr::memchr_iter(b'.', rest.as_bytes()).nth(skip - 1)? + 1;
         let mut tokens = rest.as_bytes()[first..].split(|byte| *byte == b'.');
-        let mut number = || std::str::from_utf8(tokens.next()?).ok()?.parse::<u64>().ok();
+        let mut number = || number(tokens.next()?);
         Some(Self {
             delivered: number()?,
             stream_sequence: number()?,

@@ -133,7 +133,7 @@ fn decode_binary(headers: &HeaderMap, body: Bytes) -> Result<Event, Error> {
                 let fault = "must not come as header 'ce-datacontenttype', expected it in Content-Type";
                 return Err(Error::attribute("datacontenttype", fault));
             }
-            Some(name) => builder.coded_attribute(name, value.as_bytes())?,
+            Some(name) => builder.coded_attribute(name, header_text(name, value.as_bytes())?)?,
         }
     }
     if let Some(content_type) = headers.get(CONTENT_TYPE) {

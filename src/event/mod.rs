@@ -190,8 +190,7 @@ impl Builder {
     }
 
     /// Adds one attribute as a header has it: maybe quoted, percent-coded.
-    fn coded_attribute(&mut self, name: &str, value: &[u8]) -> Result<(), Error> {
-        let text = header_text(name, value)?;
+    fn coded_attribute(&mut self, name: &str, text: &str) -> Result<(), Error> {
         if percent::is_plain(text) {
             return self.add(name, text, text);
         }

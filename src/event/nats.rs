@@ -96,7 +96,7 @@ fn decode_binary<'a>(
         if name == "specversion" {
             versions += 1;
         } else {
-            builder.coded_attribute(&name, value.as_bytes())?;
+            builder.coded_attribute(&name, value)?;
         }
     }
     if versions > 1 {
@@ -115,7 +115,7 @@ fn attribute_name(header: &str) -> Option<Cow<'_, str>> {
     if !prefix.eq_ignore_ascii_case(PREFIX) {
         return None;
     }
-    let lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+    let lower = !name.bytes().fold(false, |upper, byte| upper | byte.is_ascii_uppercase());
     Some(if lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) })
 }
 

@@ -81,13 +81,12 @@ impl PassThrough {
         let mut bytes = 0;
         let mut trace = Trace::default();
         for (name, value) in headers {
+            let Some(kind) = Kind::of(name) else { continue };
             let Some(value) = visible(value) else { continue };
-            if name.eq_ignore_ascii_case(TRACEPARENT) {
-                trace.parent(value);
-            } else if name.eq_ignore_ascii_case(TRACESTATE) {
-                trace.state(value);
-            } else if passes(name) {
-                picked.keep(name, value, &mut bytes);
+            match kind {
+                Kind::TraceParent => trace.parent(value),
+                Kind::TraceState => trace.state(value),
+                Kind::Other => picked.keep(name, value, &mut bytes),
             }
         }
         if let Some(parent) = trace.valid_parent() {
@@ -108,10 +107,29 @@ impl PassThrough {
     }
 }
 
-/// `retry-after` is on Knative's list too; it is an answer's header and means nothing to the next request.
-fn passes(name: &str) -> bool {
-    let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    name.eq_ignore_ascii_case("x-request-id") || ((starts("knative-") || starts("x-b3-")) && is_token(name))
+/// What passes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    TraceParent,
+    TraceState,
+    Other,
+}
+
+impl Kind {
+    /// `None` when it does not pass. `retry-after` is on Knative's list too; it is an answer's header and means nothing to the
+    /// next request.
+    fn of(name: &str) -> Option<Self> {
+        let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        // Most headers are told by their first letter.
+        match name.as_bytes().first()? {
+            b't' | b'T' if name.eq_ignore_ascii_case(TRACEPARENT) => Some(Self::TraceParent),
+            b't' | b'T' if name.eq_ignore_ascii_case(TRACESTATE) => Some(Self::TraceState),
+            b'x' | b'X' if name.eq_ignore_ascii_case("x-request-id") => Some(Self::Other),
+            b'x' | b'X' if starts("x-b3-") && is_token(name) => Some(Self::Other),
+            b'k' | b'K' if starts("knative-") && is_token(name) => Some(Self::Other),
+            _ => None,
+        }
+    }
 }
 
 fn visible(value: &[u8]) -> Option<&str> {

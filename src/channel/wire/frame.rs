@@ -173,7 +173,8 @@ fn words(line: &[u8]) -> impl Iterator<Item = Span> + '_ {
     })
 }
 
-fn number(digits: &[u8]) -> Option<u64> {
+/// A decimal number; `None` when it is none, or too large.
+pub(in crate::channel) fn number(digits: &[u8]) -> Option<u64> {
     let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
     let add = |sum: u64, byte: &u8| sum.checked_mul(10)?.checked_add(digit(byte)?);
     if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
