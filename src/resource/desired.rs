@@ -10,7 +10,7 @@ use super::draft::Draft;
 use super::kinds;
 use super::manifest::{self, Document};
 use super::reader::Report;
-use super::{Controls, Delivery, Destination, Fault, Key, Resolver};
+use super::{AllowedSubjects, Controls, Delivery, Destination, Fault, Key, Resolver};
 use crate::filter::Filter;
 
 /// The set of resources that the bridge works towards. Equal sets ask for nothing.
@@ -26,6 +26,8 @@ pub struct Channel {
     pub kind: ChannelKind,
     pub stream: StreamTemplate,
     pub consumer: ConsumerTemplate,
+    /// Whose tokens open it, where tokens are checked; `None` for every valid one.
+    pub allowed_subjects: Option<AllowedSubjects>,
 }
 
 /// Which rules a channel has.

@@ -35,6 +35,7 @@ fn a_broker_is_a_channel_with_broker_rules_and_any_config() {
             kind: ChannelKind::Broker,
             stream: StreamTemplate::default(),
             consumer: ConsumerTemplate::default(),
+            allowed_subjects: None,
         };
         assert_eq!(*channel, expected, "{config}");
     }
@@ -258,7 +259,8 @@ fn a_wrong_annotation_is_a_fault_with_its_path() {
     }
     for value in [broker(json!({})), channel(json!({}))] {
         let faults = faults(&[annotated(value, json!({ "knats.dev/rate": "5" }))]);
-        let expected = "document 1: metadata.annotations[knats.dev/rate]: unknown annotation, expected none";
+        let expected =
+            "document 1: metadata.annotations[knats.dev/rate]: unknown annotation, expected knats.dev/allowed-subjects";
         assert!(faults.len() == 1 && faults[0].starts_with(expected), "{faults:#?}");
     }
     let both =
