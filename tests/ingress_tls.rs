@@ -190,10 +190,13 @@ async fn a_fault_in_a_file_ends_the_start_with_2_and_names_it_with_what_was_expe
 }
 
 #[tokio::test]
-async fn a_certificate_without_its_key_is_a_matter_of_usage() {
+async fn a_certificate_without_its_key_and_tls_only_without_a_certificate_are_matters_of_usage() {
     for flag in ["--tls-cert-file", "--tls-key-file", "--tls-client-ca-file"] {
         let ended = Bridge::at("nats://127.0.0.1:1").flag(flag, "/nowhere").ended().await;
         assert_eq!(ended.code, Some(2), "{}", ended.stderr);
         assert!(ended.stderr.contains("--tls-"), "{}", ended.stderr);
     }
+    let ended = Bridge::at("nats://127.0.0.1:1").variable("KNATS_TLS_ONLY", "true").ended().await;
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--tls-cert-file"), "{}", ended.stderr);
 }

@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443", value_parser = socket_address, requires = "tls_cert_file")]
     pub tls_listen: SocketAddr,
     /// Take no events in over plain HTTP: --listen counts for nothing
-    #[arg(long, requires = "tls_cert_file")]
+    #[arg(long)]
     pub tls_only: bool,
     /// Whose tokens senders must show (`Authorization: Bearer`, OpenID Connect); without it anybody may send
     #[arg(long, value_name = "URL")]
@@ -41,6 +41,9 @@ pub struct Args {
 impl Args {
     /// Reads the files.
     pub(super) fn access(&self) -> Result<Access, Usage> {
+        if self.tls_only && self.tls_cert_file.is_none() {
+            return Err(Usage("--tls-only without --tls-cert-file leaves no way in, expected both".to_owned()));
+        }
         let files = self.tls_cert_file.as_ref().zip(self.tls_key_file.as_ref()).map(|(certificate, key)| Files {
             certificate: certificate.clone(),
             key: key.clone(),

@@ -190,7 +190,8 @@ impl<S: Store> Gate<S> {
             }
             return Ok(());
         };
-        let subject = oidc.subject(headers, target.kind, channel).await?;
+        // Boxed: it is large, and without an issuer it would be carried along for nothing.
+        let subject = Box::pin(oidc.subject(headers, target.kind, channel)).await?;
         match &target.allowed_subjects {
             Some(allowed) if !allowed.allow(&subject) => Err(Error::NotAllowed { channel: channel.clone(), subject }),
             _ => Ok(()),

@@ -30,6 +30,14 @@ pub struct Channel {
     pub allowed_subjects: Option<AllowedSubjects>,
 }
 
+impl Channel {
+    /// Whether those who read from it would notice a difference between the two.
+    pub fn reads_like(&self, other: &Self) -> bool {
+        let Self { key, kind, stream, consumer, allowed_subjects: _ } = self;
+        (key, kind, stream, consumer) == (&other.key, &other.kind, &other.stream, &other.consumer)
+    }
+}
+
 /// Which rules a channel has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelKind {
