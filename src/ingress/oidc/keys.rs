@@ -97,7 +97,9 @@ impl Keys {
                 known.keys = looked.ok().or(known.keys.take());
             });
             sleep_until(began + LOOK_PAUSE).await;
-            if !has_failed {
+            // Until there are any, nobody can be let in.
+            let has_keys = self.known.borrow().keys.is_some();
+            if has_keys {
                 // An error is the end of the time.
                 let _ = timeout(LOOK_EVERY.saturating_sub(began.elapsed()), self.asked.notified()).await;
             }
@@ -138,18 +140,14 @@ impl Known {
     /// `None` when a later look may find it.
     fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Option<Verifier>, Error> {
         let Some(keys) = self.keys.as_deref() else { return Ok(None) };
-        let key = match (id, keys) {
-            (Some(_), _) => keys.iter().find(|key| key.id.as_deref() == id),
-            (None, [only]) => Some(only),
-            (None, _) => {
-                return Err(Error::BadToken("it does not name its key ('kid'), and its issuer has not just one"));
-            }
-        };
-        match key {
-            Some(key) if !key.algorithms.contains(&algorithm) => {
-                Err(Error::BadToken("its algorithm is not that of its key"))
-            }
-            key => Ok(key.cloned()),
+        if id.is_none() && keys.len() != 1 {
+            return Err(Error::BadToken("it does not name its key ('kid'), and its issuer has not just one"));
+        }
+        let mut named = keys.iter().filter(|key| id.is_none() || key.id.as_deref() == id).peekable();
+        let is_named = named.peek().is_some();
+        match named.find(|key| key.algorithms.contains(&algorithm)) {
+            None if is_named => Err(Error::BadToken("its algorithm is not that of its key")),
+            found => Ok(found.cloned()),
         }
     }
 

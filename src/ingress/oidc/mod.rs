@@ -34,7 +34,7 @@ impl Settings {
     /// # Errors
     /// When the issuer is no URL that can be asked, or the file cannot be used.
     pub fn new(issuer: &str, ca_file: Option<PathBuf>) -> Result<Self, String> {
-        let expected = "expected an https URL without query, such as https://kubernetes.default.svc";
+        let expected = "expected an http or https URL without user and query, such as https://kubernetes.default.svc";
         let url = Url::parse(issuer).map_err(|error| format!("\"{issuer}\" is no URL ({error}), {expected}"))?;
         let is_bare = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
         if !matches!(url.scheme(), "http" | "https") || !is_bare || url.password().is_some() {
