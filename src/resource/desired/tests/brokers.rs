@@ -331,7 +331,7 @@ fn a_fault_in_a_filter_has_its_whole_path() {
 fn channels_and_brokers_say_whom_they_take_events_from_and_their_readers_do_not_notice() {
     let list = json!({ "knats.dev/allowed-subjects": "shop, billing:*" });
     for (plain, name) in [(channel(json!({})), "default/foo"), (broker(json!({})), "default/b")] {
-        let open = build(&[plain.clone()]).unwrap().channels.remove(&key(name)).unwrap();
+        let open = build(std::slice::from_ref(&plain)).unwrap().channels.remove(&key(name)).unwrap();
         let guarded = build(&[annotated(plain, list.clone())]).unwrap().channels.remove(&key(name)).unwrap();
         assert!(guarded.allowed_subjects.as_ref().unwrap().allow("billing:a"));
         assert!(open != guarded && open.reads_like(&guarded));
