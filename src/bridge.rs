@@ -20,7 +20,7 @@ use crate::channel::connect::{Settings, SettingsError};
 use crate::channel::dead_letter::Retention;
 use crate::channel::{Api, Connection, DeadLetters, Publisher, Targets, Wire};
 use crate::dispatch::{Feed, Shared};
-use crate::ingress::{self, Ingress};
+use crate::ingress::{self, Access, Ingress, Listeners};
 use crate::manage::Manager;
 use crate::resource::{Desired, Key};
 use crate::sink::{Client, ClientError};
@@ -38,6 +38,8 @@ pub struct Config {
     /// Whether this process delivers events.
     pub dispatcher: bool,
     pub default_channel: Option<Key>,
+    /// Who gets in.
+    pub access: Access,
     pub max_in_flight: usize,
     pub publish_timeout: Duration,
     pub request_timeout: Duration,
@@ -56,8 +58,8 @@ pub struct Config {
 /// Sockets come bound, so that a port clash is known before anything is built.
 #[derive(Debug)]
 pub struct Sockets {
-    /// `None` when the process takes no events in.
-    pub ingress: Option<TcpListener>,
+    /// None of them when the process takes no events in.
+    pub ingress: Listeners,
     pub admin: TcpListener,
 }
 
@@ -121,16 +123,17 @@ pub async fn run(
         token: config.admin_token.clone(),
     };
     let admin = tokio::spawn(admin::serve(sockets.admin, admin, closed.clone()));
-    if let Some(listener) = sockets.ingress {
+    if sockets.ingress.plain.is_some() || sockets.ingress.tls.is_some() {
         let ingress = Ingress {
             publisher: publisher.clone(),
             routes: targets_receiver,
             default_channel: config.default_channel.clone(),
             max_in_flight: config.max_in_flight,
+            access: config.access.clone(),
             metrics: Arc::clone(&metrics),
             tracer: tracer.clone(),
         };
-        tasks.spawn(ingress::serve(listener, ingress, shutdown.clone(), config.drain_timeout));
+        tasks.spawn(ingress::serve(sockets.ingress, ingress, shutdown.clone(), config.drain_timeout));
     }
     let level = if config.dispatcher { config.attempts.level } else { Level::Off };
     let attempts = attempts::Settings { level, ..config.attempts };

@@ -1,23 +1,22 @@
 //! The accept loop that all HTTP servers of the bridge share: bounds on connections, heads and silence, and a graceful end
 //! with a deadline. `axum::serve` has none of these. It knows no routes.
 
+mod connection;
+mod door;
+mod peers;
 pub mod problem;
+mod tls;
 
-use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use http::{Request, Response};
-use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,6 +25,11 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::telemetry::Tally;
+use connection::{Ends, connection};
+
+pub use door::Door;
+pub use peers::Peers;
+pub use tls::{Files, Tls};
 
 /// Connections open at once; further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -76,8 +80,19 @@ pub async fn serve(
     shutdown: CancellationToken,
     drain_timeout: Duration,
 ) -> Drained {
+    serve_behind(Door::default(), listener, handler, shutdown, drain_timeout).await
+}
+
+/// The same behind a door that not every connection passes.
+pub async fn serve_behind(
+    door: Door,
+    listener: TcpListener,
+    handler: impl Handler,
+    shutdown: CancellationToken,
+    drain_timeout: Duration,
+) -> Drained {
     let limits = Limits { max_connections: MAX_CONNECTIONS, max_silence: MAX_SILENCE };
-    serve_within(limits, listener, handler, shutdown, drain_timeout).await
+    serve_within(limits, door, listener, handler, shutdown, drain_timeout).await
 }
 
 /// The bounds that tests make small.
@@ -89,22 +104,27 @@ struct Limits {
 
 async fn serve_within(
     limits: Limits,
+    door: Door,
     listener: TcpListener,
     handler: impl Handler,
     shutdown: CancellationToken,
     drain_timeout: Duration,
 ) -> Drained {
     let tasks = Tasks { tracker: TaskTracker::new(), cut: CancellationToken::new() };
-    let http = Arc::new(http(&tasks));
+    let (http, door) = (Arc::new(http(&tasks)), Arc::new(door));
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let faults = Tally::default();
 
-    while let Some(Some((stream, slot))) = shutdown.run_until_cancelled(accept(&listener, &slots, &faults)).await {
-        let (http, handler, shutdown) = (Arc::clone(&http), handler.clone(), shutdown.clone());
-        let ends = Ends { cut: tasks.cut.clone(), shutdown, max_silence: limits.max_silence };
+    while let Some(Some((stream, peer, slot))) = shutdown.run_until_cancelled(accept(&listener, &slots, &faults)).await
+    {
+        let Some(place) = door.admit(peer) else { continue };
+        let (http, door, handler) = (Arc::clone(&http), Arc::clone(&door), handler.clone());
+        let ends = Ends { cut: tasks.cut.clone(), shutdown: shutdown.clone(), max_silence: limits.max_silence };
         tasks.tracker.spawn(async move {
-            connection(stream, &http, handler, &ends).await;
-            drop(slot);
+            if let Some(stream) = door.open(stream, peer, &ends).await {
+                connection(stream, &http, handler, &ends).await;
+            }
+            drop((slot, place));
         });
     }
 
@@ -159,14 +179,14 @@ async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
     faults: &Tally,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Answers are small and must not wait for an ACK; a socket that refuses the option still works.
                 let _ = stream.set_nodelay(true);
-                return Some((stream, slot));
+                return Some((stream, peer.ip().to_canonical(), slot));
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -183,120 +203,6 @@ async fn accept(
 fn is_the_peers(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-/// What ends a connection besides the peer.
-struct Ends {
-    /// At once.
-    cut: CancellationToken,
-    /// When the requests at work are answered.
-    shutdown: CancellationToken,
-    max_silence: Duration,
-}
-
-enum End {
-    Cut,
-    Shutdown,
-    /// Time to see whether the connection is silent.
-    Look,
-}
-
-impl Ends {
-    async fn next(&self, is_ending: bool) -> End {
-        tokio::select! {
-            biased;
-            () = self.cut.cancelled() => End::Cut,
-            () = self.shutdown.cancelled(), if !is_ending => End::Shutdown,
-            () = tokio::time::sleep(self.max_silence) => End::Look,
-        }
-    }
-}
-
-/// Serves one connection to its end, which is also near when the peer is silent or the server shuts down.
-async fn connection(stream: TcpStream, http: &auto::Builder<Tasks>, handler: impl Handler, ends: &Ends) {
-    let activity = Arc::new(Activity::default());
-    let service = hyper::service::service_fn(|request| answer(handler.clone(), request, Running::new(&activity)));
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let (mut seen, mut was_silent, mut is_ending) = (0, false, false);
-    // One at a time. In a set it is polled when it has something to say, and not whenever a request moves on.
-    let mut next = FuturesUnordered::new();
-    loop {
-        if next.is_empty() {
-            next.push(ends.next(is_ending));
-        }
-        tokio::select! {
-            // First, so that a request that had arrived before the shutdown is begun and not refused.
-            biased;
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended early");
-                }
-                return;
-            }
-            Some(end) = next.next() => match end {
-                End::Cut => return,
-                End::Shutdown => {
-                    is_ending = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                End::Look => match activity.is_silent_since(&mut seen) {
-                    true if was_silent => return, // asked to end, and did not
-                    true => {
-                        was_silent = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    false => was_silent = false,
-                },
-            },
-        }
-    }
-}
-
-async fn answer<H: Handler>(
-    handler: H,
-    request: Request<Incoming>,
-    running: Running,
-) -> Result<Response<impl Body<Data = Bytes, Error = <H::Body as Body>::Error> + Send>, Infallible> {
-    let response = handler.answer(request).await;
-    // A request runs until its answer has been read from us to the end.
-    Ok(response.map(|body| {
-        body.map_err(move |error| {
-            let _ = &running;
-            error
-        })
-    }))
-}
-
-/// The requests of one connection, counted.
-#[derive(Debug, Default)]
-struct Activity {
-    begun: AtomicU64,
-    ended: AtomicU64,
-}
-
-impl Activity {
-    /// Whether nothing runs, and nothing was begun since this was asked last.
-    fn is_silent_since(&self, seen: &mut u64) -> bool {
-        let (ended, begun) = (self.ended.load(Ordering::Relaxed), self.begun.load(Ordering::Relaxed));
-        std::mem::replace(seen, begun) == begun && ended == begun
-    }
-}
-
-/// One request at work.
-#[derive(Debug)]
-struct Running(Arc<Activity>);
-
-impl Running {
-    fn new(activity: &Arc<Activity>) -> Self {
-        activity.begun.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]

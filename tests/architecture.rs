@@ -24,13 +24,15 @@ const ROOMS: [&str; 13] = [
 const STRANGERS: [(&str, &str); 1] = [("dispatch", "ingress")];
 
 /// A library, and where it may be named (beginnings of paths below `src/`).
-const LIBRARIES: [(&str, &[&str]); 6] = [
+const LIBRARIES: [(&str, &[&str]); 8] = [
     ("async_nats", &["channel/"]),
     // A collector is no sink: what goes there is not an event, and the room is left of that of the sinks.
     ("reqwest", &["sink/", "sink.rs", "telemetry/otlp.rs"]),
     ("opentelemetry_proto", &["telemetry/"]),
     ("prost", &["telemetry/"]),
     ("axum", &["ingress/", "admin/", "server.rs", "server/", "cli/http.rs", "cli/view", "cli/demo"]),
+    ("jsonwebtoken", &["ingress/oidc/"]),
+    ("rustls", &["channel/wire/", "server/tls.rs"]),
     // `manage` describes what it answers; so do the files that own a part of an answer.
     (
         "utoipa",

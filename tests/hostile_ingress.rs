@@ -6,8 +6,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::http::{exchange, post};
+use crate::support::metrics::scrape;
 use crate::support::resources::channel;
-use crate::support::{Bridge, Nats, event, within};
+use crate::support::tls::Authority;
+use crate::support::{Bridge, Nats, event, until, within};
 
 const STREAM: &str = "KN_DEFAULT__FOO";
 const EVENT_HEADERS: &str = "host: x\r\nce-specversion: 1.0\r\nce-id: 1\r\nce-source: /s\r\nce-type: t\r\n";
@@ -177,4 +179,50 @@ async fn many_attributes_are_taken_or_refused_and_never_lost() {
         assert_eq!(nats.count(STREAM).await, stored, "{count}");
     }
     assert!(stored >= 2);
+}
+
+#[tokio::test]
+async fn silent_handshakes_hold_up_nobody() {
+    let authority = Authority::new();
+    let (nats, dir, identity) = (Nats::start().await, tempfile::tempdir().unwrap(), authority.issue());
+    let file = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name).to_str().unwrap().to_owned()
+    };
+    let setup = Bridge::of(&nats, &[channel("foo")]).flag("--tls-cert-file", &file("tls.crt", &identity.certificate));
+    let mut bridge = setup.flag("--tls-key-file", &file("tls.key", &identity.key)).start().await;
+    let mut held = Vec::new();
+    // Nothing, the beginning of a handshake, and what is none.
+    for start in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\x16\x03\x01\xff\xff", b"GET / HT"] {
+        for _ in 0..50 {
+            let mut stream = TcpStream::connect(bridge.tls_address()).await.unwrap();
+            stream.write_all(start).await.unwrap();
+            held.push(stream);
+        }
+    }
+    let mut stream = authority.connect(bridge.tls_address(), None).await.unwrap();
+    let answer = post(&bridge.url("/default/foo")).event(&event("1")).send_on(&mut stream).await.unwrap();
+    assert_eq!((answer.status(), bridge.is_running()), (202, true));
+    bridge.send("foo", &event("2")).await;
+}
+
+#[tokio::test]
+async fn a_peer_has_no_more_connections_than_it_may_and_the_rest_are_closed_and_counted() {
+    let nats = Nats::start().await;
+    let bridge = Bridge::of(&nats, &[channel("foo")]).flag("--max-connections-per-peer", "3").start().await;
+    let connect = || async { TcpStream::connect(bridge.address()).await.unwrap() };
+    let mut held = vec![connect().await, connect().await, connect().await];
+    // The bridge accepts them in this order.
+    let mut fourth = connect().await;
+    let mut byte = [0];
+    let read = within("the fourth is closed", fourth.read(&mut byte)).await;
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    let counted = scrape(&bridge).await.value("ingress_connections_refused_total", &[("reason", "peer_limit")]);
+    assert_eq!(counted, Some(1.0));
+    held.pop();
+    // As soon as the bridge has seen that one has gone.
+    until("there is a place again", || async {
+        post(&bridge.url("/default/foo")).event(&event("1")).try_send().await.is_ok_and(|answer| answer.status() == 202)
+    })
+    .await;
 }

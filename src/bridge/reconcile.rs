@@ -232,7 +232,7 @@ impl Reconciler {
             let Placement::Running(running) = placement else { return false };
             let Running { declared, channel, stream, health, stop, ended } = &**running;
             let wanted = desired.subscriptions.get(key);
-            let same_channel = desired.channels.get(&declared.channel) == Some(channel);
+            let same_channel = desired.channels.get(&declared.channel).is_some_and(|wanted| wanted.reads_like(channel));
             if wanted == Some(declared) && same_channel && !matches!(health.state(), State::Gone(_)) {
                 return true;
             }

@@ -20,7 +20,7 @@ use super::broker;
 use super::pub_ack::{self, Ack};
 use super::wire::{self, Subscription, Wire};
 use crate::event::{self, Event, PassThrough};
-use crate::resource::{ChannelKind, Key};
+use crate::resource::{AllowedSubjects, ChannelKind, Key};
 use crate::telemetry::ChannelMeter;
 
 /// JetStream's header for its duplicate window (ADR-22).
@@ -42,6 +42,8 @@ pub struct Target {
     /// The largest message the stream takes (`maxMsgSize`), headers included, in bytes; `None` when only the server's
     /// `max_payload` bounds it.
     pub max_msg_size: Option<usize>,
+    /// Whose tokens open the channel, where tokens are checked; `None` for every valid one.
+    pub allowed_subjects: Option<AllowedSubjects>,
     /// Counts what the channel takes in.
     pub meter: Arc<ChannelMeter>,
 }

@@ -89,6 +89,7 @@ pub async fn ensure(api: &Api, channel: &Channel) -> Result<Target, EnsureError>
         subject: name::subject(&channel.key),
         kind: channel.kind,
         max_msg_size: max_msg_size.filter(|size| *size > 0),
+        allowed_subjects: channel.allowed_subjects.clone(),
         meter: Arc::default(),
     })
 }

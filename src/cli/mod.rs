@@ -14,6 +14,7 @@ mod duration;
 mod environment;
 mod get;
 mod http;
+mod ingress;
 mod letters;
 mod logging;
 mod man;

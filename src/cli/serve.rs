@@ -11,11 +11,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Usage, duration, nats, size, socket_address};
+use super::{Usage, duration, ingress, nats, size, socket_address};
 use crate::admin::Token;
 use crate::bridge::{self, Config, Resources, Sockets};
 use crate::channel::attempts::{self, Level};
 use crate::channel::dead_letter::Retention;
+use crate::ingress::Listeners;
 use crate::resource::manifest::Watcher;
 use crate::resource::{Desired, Fault, Key, Resolver, resolve_entry};
 use crate::telemetry::otlp;
@@ -32,6 +33,8 @@ pub struct Args {
     /// Where events come in
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = socket_address)]
     pub listen: SocketAddr,
+    #[command(flatten)]
+    pub ingress: ingress::Args,
     /// Where /healthz, /readyz, /metrics and the management API are; beyond loopback the API wants a token
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = socket_address)]
     pub admin_listen: SocketAddr,
@@ -109,7 +112,15 @@ pub(super) async fn bind(args: &Args) -> anyhow::Result<Sockets> {
     let listen = |flag: &'static str, address: SocketAddr| async move {
         TcpListener::bind(address).await.map_err(|error| Usage(format!("cannot listen on {address} ({flag}): {error}")))
     };
-    let ingress = if args.has(Role::Ingress) { Some(listen("--listen", args.listen).await?) } else { None };
+    let mut ingress = Listeners::default();
+    if args.has(Role::Ingress) {
+        if !args.ingress.tls_only {
+            ingress.plain = Some(listen("--listen", args.listen).await?);
+        }
+        if let Some(address) = args.ingress.tls_listen() {
+            ingress.tls = Some(listen("--tls-listen", address).await?);
+        }
+    }
     Ok(Sockets { ingress, admin: listen("--admin-listen", args.admin_listen).await? })
 }
 
@@ -170,6 +181,7 @@ fn config(args: &Args) -> Result<Config, Usage> {
         nats: args.nats.settings_of_bridge()?,
         dispatcher: args.has(Role::Dispatcher),
         default_channel: args.default_channel.clone(),
+        access: args.ingress.access()?,
         max_in_flight: args.max_in_flight.get(),
         publish_timeout: args.publish_timeout,
         request_timeout: args.request_timeout,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
@@ -17,6 +17,10 @@ use crate::telemetry::Received;
 pub(super) const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 /// Seconds. What a 503 is about is over in a moment or lasts; a client with patience finds out by itself.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+/// The bridge asks an issuer for its keys no more often than that.
+const RETRY_AFTER_KEYS_SECONDS: HeaderValue = HeaderValue::from_static("5");
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
+const BEARER_INVALID: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -31,6 +35,16 @@ pub(super) enum Error {
          'Host: NAME-kn-channel.NAMESPACE.svc'"
     )]
     NoDefault,
+    #[error("channel '{0}' takes events with a token only: expected 'Authorization: Bearer TOKEN'")]
+    NoToken(Key),
+    #[error("the bearer token is not taken: {0}")]
+    BadToken(&'static str),
+    #[error("the bearer token is not taken: it is not for this channel, expected audience '{0}'")]
+    WrongAudience(String),
+    #[error("channel '{channel}' takes no events from '{subject}'")]
+    NotAllowed { channel: Key, subject: String },
+    #[error("the bearer token cannot be checked without the keys of its issuer: {0}")]
+    NoKeys(&'static str),
     #[error("method {0} is not allowed here, expected POST")]
     Method(Method),
     #[error("{0} requests are being worked on, and the bridge takes no more at once")]
@@ -59,14 +73,19 @@ impl Error {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoSuchPath(_) | Self::NoSuchHost(_) | Self::NotDeclared(_) | Self::NoDefault => StatusCode::NOT_FOUND,
+            Self::NoToken(_) | Self::BadToken(_) | Self::WrongAudience(_) => StatusCode::UNAUTHORIZED,
+            Self::NotAllowed { .. } => StatusCode::FORBIDDEN,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } | Self::Publish(PublishError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Event(event::Error::UnsupportedFormat(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyBroken(_) | Self::Event(_) | Self::Publish(PublishError::TtlUsedUp) => StatusCode::BAD_REQUEST,
-            Self::TooMany(_) | Self::NotConnected | Self::NotInPlace(_) | Self::NoMemory | Self::Publish(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::TooMany(_)
+            | Self::NotConnected
+            | Self::NotInPlace(_)
+            | Self::NoMemory
+            | Self::NoKeys(_)
+            | Self::Publish(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -77,6 +96,8 @@ impl Error {
             Self::NoSuchPath(_) | Self::NoSuchHost(_) | Self::NotDeclared(_) | Self::NoDefault => {
                 Received::NoSuchChannel
             }
+            Self::NoToken(_) | Self::BadToken(_) | Self::WrongAudience(_) => Received::Unauthorized,
+            Self::NotAllowed { .. } => Received::Forbidden,
             Self::Method(_) => Received::MethodNotAllowed,
             Self::BodyTooLarge { .. } | Self::Publish(PublishError::TooLarge(_)) => Received::TooLarge,
             Self::BodyTooSlow(_) => Received::TooSlow,
@@ -84,7 +105,7 @@ impl Error {
             Self::Publish(PublishError::TtlUsedUp) => Received::TtlUsedUp,
             Self::BodyBroken(_) | Self::Event(_) => Received::Invalid,
             Self::TooMany(_) | Self::NoMemory => Received::Overloaded,
-            Self::NotConnected | Self::NotInPlace(_) | Self::Publish(_) => Received::Unavailable,
+            Self::NotConnected | Self::NotInPlace(_) | Self::NoKeys(_) | Self::Publish(_) => Received::Unavailable,
             Self::Panicked => Received::Failed,
         }
     }
@@ -113,6 +134,12 @@ impl Error {
         let problem = Problem { status, detail: format!("{self}. {}", self.advice()) };
         let mut response = problem.response();
         let header = match status {
+            // RFC 6750, section 3: whoever shows none is not told that it is wrong.
+            StatusCode::UNAUTHORIZED if matches!(self, Self::NoToken(_)) => (WWW_AUTHENTICATE, BEARER),
+            StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, BEARER_INVALID),
+            StatusCode::SERVICE_UNAVAILABLE if matches!(self, Self::NoKeys(_)) => {
+                (RETRY_AFTER, RETRY_AFTER_KEYS_SECONDS)
+            }
             StatusCode::METHOD_NOT_ALLOWED => (ALLOW, ALLOWED_METHODS),
             StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, RETRY_AFTER_SECONDS),
             // The rest of the body may come yet, and would be read as the next request.

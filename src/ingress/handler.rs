@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use super::account::Account;
 use super::body::{Inbound, MEMORY_BYTES};
 use super::error::{ALLOWED_METHODS, Error};
+use super::oidc::Oidc;
 use super::route::{self, Route};
 use crate::channel::Targets;
 use crate::channel::{PublishError, Publisher, Target};
@@ -28,7 +29,7 @@ use crate::event::http::Mode;
 use crate::event::{self, Event, PassThrough};
 use crate::resource::Key;
 use crate::server::Handler;
-use crate::telemetry::{Metrics, Tracer};
+use crate::telemetry::{Metrics, Tally, Tracer};
 
 /// Bytes that a batch may have at least; each of its events is held to the limit of one message besides.
 const MIN_BATCH_LIMIT: usize = 16 * 1024 * 1024;
@@ -73,6 +74,10 @@ pub(super) struct Gate<S> {
     store: S,
     routes: watch::Receiver<Arc<Targets>>,
     default_channel: Option<Key>,
+    /// `None` when anybody may send.
+    oidc: Option<Oidc>,
+    /// Requests for channels that name whom they take events from while nobody is asked who he is.
+    unguarded: Tally,
     max_in_flight: usize,
     /// Places for requests, from the first byte of the body to the answer.
     in_flight: Semaphore,
@@ -113,13 +118,19 @@ impl<S: Store> Gate<S> {
         store: S,
         routes: watch::Receiver<Arc<Targets>>,
         default_channel: Option<Key>,
+        oidc: Option<Oidc>,
         max_in_flight: usize,
         metrics: Arc<Metrics>,
         tracer: Option<Tracer>,
     ) -> Self {
         let in_flight = Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS));
         let memory = Semaphore::new(MEMORY_BYTES);
-        Self { store, routes, default_channel, max_in_flight, in_flight, memory, metrics, tracer }
+        let unguarded = Tally::default();
+        Self { store, routes, default_channel, oidc, unguarded, max_in_flight, in_flight, memory, metrics, tracer }
+    }
+
+    pub(super) fn oidc(&self) -> Option<&Oidc> {
+        self.oidc.as_ref()
     }
 
     async fn answer<B>(&self, head: &Parts, body: &mut Inbound<B>, account: &mut Account) -> Result<Response, Error>
@@ -149,6 +160,7 @@ impl<S: Store> Gate<S> {
         let targets = Arc::clone(&self.routes.borrow());
         let target = target(&targets, channel)?;
         account.is_for(target);
+        self.authorize(channel, target, headers).await?;
         let _place = self.let_in()?;
         let mode = event::http::mode(headers)?;
         account.has_mode(mode);
@@ -164,6 +176,25 @@ impl<S: Store> Gate<S> {
             Route::Channel(key) => Ok(key),
             Route::NoName(host) => Err(Error::NoSuchHost(host.clone())),
             Route::Default => self.default_channel.as_ref().ok_or(Error::NoDefault),
+        }
+    }
+
+    /// Whether the sender may send there. Before anything of the body is read, and before it holds a place: who waits for an
+    /// issuer holds up nobody.
+    async fn authorize(&self, channel: &Key, target: &Target, headers: &HeaderMap) -> Result<(), Error> {
+        let Some(oidc) = &self.oidc else {
+            if target.allowed_subjects.is_some()
+                && let Some(count) = self.unguarded.add()
+            {
+                tracing::warn!(%channel, count, "has allowed subjects, and takes events from anybody without --oidc-issuer");
+            }
+            return Ok(());
+        };
+        // Boxed: it is large, and without an issuer it would be carried along for nothing.
+        let subject = Box::pin(oidc.subject(headers, target.kind, channel)).await?;
+        match &target.allowed_subjects {
+            Some(allowed) if !allowed.allow(&subject) => Err(Error::NotAllowed { channel: channel.clone(), subject }),
+            _ => Ok(()),
         }
     }
 

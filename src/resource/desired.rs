@@ -10,7 +10,7 @@ use super::draft::Draft;
 use super::kinds;
 use super::manifest::{self, Document};
 use super::reader::Report;
-use super::{Controls, Delivery, Destination, Fault, Key, Resolver};
+use super::{AllowedSubjects, Controls, Delivery, Destination, Fault, Key, Resolver};
 use crate::filter::Filter;
 
 /// The set of resources that the bridge works towards. Equal sets ask for nothing.
@@ -26,6 +26,16 @@ pub struct Channel {
     pub kind: ChannelKind,
     pub stream: StreamTemplate,
     pub consumer: ConsumerTemplate,
+    /// Whose tokens open it, where tokens are checked; `None` for every valid one.
+    pub allowed_subjects: Option<AllowedSubjects>,
+}
+
+impl Channel {
+    /// Whether those who read from it would notice a difference between the two.
+    pub fn reads_like(&self, other: &Self) -> bool {
+        let Self { key, kind, stream, consumer, allowed_subjects: _ } = self;
+        (key, kind, stream, consumer) == (&other.key, &other.kind, &other.stream, &other.consumer)
+    }
 }
 
 /// Which rules a channel has.

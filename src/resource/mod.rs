@@ -14,6 +14,7 @@ mod fault;
 mod kinds;
 pub mod manifest;
 mod reader;
+mod subjects;
 
 use std::fmt;
 
@@ -26,6 +27,7 @@ pub use desired::{
 pub use destination::{Destination, Resolver, resolve_entry};
 pub use fault::Fault;
 pub use reader::closest;
+pub use subjects::AllowedSubjects;
 
 /// The namespace and name of a resource, both as Kubernetes allows them (RFC 1123: lower-case letters, digits, `-`, and `.` in
 /// a name), so neither can hold a NATS wildcard, a slash or a space.

@@ -47,7 +47,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let end = tokio::spawn(serve_within(limits, listener, router, shutdown.clone(), drain_timeout));
+        let end =
+            tokio::spawn(serve_within(limits, Door::default(), listener, router, shutdown.clone(), drain_timeout));
         Self { address, shutdown, begun, go_on, handler, end }
     }
 
@@ -182,4 +183,29 @@ async fn an_answer_of_known_length_says_so() {
     let server = Server::patient(LONG).await;
     let mut stream = server.send(GET).await;
     read_until(&mut stream, "content-length: 5\r\n").await;
+}
+
+#[tokio::test]
+async fn who_never_ends_a_handshake_is_closed_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let files = Files { certificate: dir.path().join("crt"), key: dir.path().join("key"), client_ca: None };
+    std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    let meter = Arc::new(crate::telemetry::ConnectionMeter::default());
+    let door = Door { tls: Some(Tls::read(files).unwrap()), peers: None, meter: Arc::clone(&meter) };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let limits = Limits { max_connections: 10, max_silence: SHORT };
+    let end = tokio::spawn(serve_within(limits, door, listener, Router::new(), shutdown.clone(), LONG));
+    for start in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(start).await.unwrap();
+        assert_eq!(read_to_end(&mut stream).await, "");
+    }
+    assert_eq!(meter.handshakes.count(), 2);
+    // One that is at it does not hold up the end.
+    let _waiting = TcpStream::connect(address).await.unwrap();
+    shutdown.cancel();
+    assert_eq!(timeout(LONG, end).await.expect("the server ends").unwrap(), Drained { cut: 0 });
 }

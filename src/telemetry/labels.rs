@@ -9,6 +9,10 @@ pub enum Received {
     Invalid,
     /// 400: a broker's event that has come round too often.
     TtlUsedUp,
+    /// 401.
+    Unauthorized,
+    /// 403.
+    Forbidden,
     /// 404.
     NoSuchChannel,
     /// 405.
@@ -21,17 +25,19 @@ pub enum Received {
     UnsupportedFormat,
     /// 503: too many requests at once, or no memory for their bodies.
     Overloaded,
-    /// 503: JetStream is away, full, or silent.
+    /// 503: JetStream is away, full, or silent, or an issuer's keys cannot be had.
     Unavailable,
     /// 500.
     Failed,
 }
 
 impl Received {
-    pub(super) const NAMES: [&str; 11] = [
+    pub(super) const NAMES: [&str; 13] = [
         "accepted",
         "invalid",
         "ttl_used_up",
+        "unauthorized",
+        "forbidden",
         "no_such_channel",
         "method_not_allowed",
         "too_slow",

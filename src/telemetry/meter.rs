@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::connections::ConnectionMeter;
 use super::family::{Family, Kind, Labels, Value};
 use super::instrument::{Counter, Gauge, Histogram};
 use super::labels::{Mode, Received, State};
@@ -220,6 +221,8 @@ pub struct Metrics {
     subscriptions: Mutex<BTreeMap<Key, Arc<SubscriptionMeter>>>,
     /// Requests that mean no declared channel.
     pub elsewhere: ChannelMeter,
+    /// Shared by the doors of the ingress.
+    pub connections: Arc<ConnectionMeter>,
     /// Records of attempts that were left out because the log was behind.
     attempt_log_drops: Arc<Counter>,
     /// What could not be handed to the collector, in spans.
@@ -264,6 +267,7 @@ impl Metrics {
             counter("span_drops_total", "Spans left out because the collector was away or behind.")
                 .with(vec![], self.span_drops.get()),
         ];
+        families.extend(self.connections.families());
         families.extend(self.ingress());
         families.extend(self.dispatch());
         families

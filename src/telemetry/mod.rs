@@ -5,6 +5,7 @@
 //! that an event costs a few additions and neither a lookup nor a lock. They become families, with names and labels, only when
 //! somebody asks.
 
+mod connections;
 mod family;
 mod instrument;
 mod labels;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+pub use connections::ConnectionMeter;
 pub use family::{Family, Kind, Observed, Point, Value};
 pub use instrument::{Counter, Gauge, Histogram};
 pub use labels::{Mode, Received, State};

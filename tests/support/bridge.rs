@@ -19,6 +19,7 @@ pub struct Setup {
     variables: Vec<(String, String)>,
     listen: u16,
     admin: u16,
+    tls: u16,
 }
 
 /// A running `knats serve`. Killed when dropped; a bridge that has panicked fails its test.
@@ -47,6 +48,7 @@ impl Bridge {
             variables: Vec::new(),
             listen: free_port(),
             admin: free_port(),
+            tls: free_port(),
         }
     }
 }
@@ -105,6 +107,9 @@ impl Setup {
         command.args(["serve", "--nats-url", &self.nats_url]);
         command.arg("--listen").arg(format!("127.0.0.1:{}", self.listen));
         command.arg("--admin-listen").arg(format!("127.0.0.1:{}", self.admin));
+        if self.flags.iter().any(|flag| flag == "--tls-cert-file") {
+            command.arg("--tls-listen").arg(format!("127.0.0.1:{}", self.tls));
+        }
         command.arg("--resources").arg(dir.path().join("resources"));
         command.args(&self.flags);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -121,6 +126,11 @@ impl Bridge {
     /// The address of the ingress.
     pub fn address(&self) -> std::net::SocketAddr {
         ([127, 0, 0, 1], self.setup.listen).into()
+    }
+
+    /// The address of the ingress with TLS, for a bridge that has a certificate.
+    pub fn tls_address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.setup.tls).into()
     }
 
     pub fn admin_url(&self, path: &str) -> String {

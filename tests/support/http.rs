@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use super::within;
@@ -194,19 +194,32 @@ impl Call {
     }
 
     pub async fn try_send(self) -> io::Result<Message> {
+        let address = self.address;
+        exchange(address, &self.header("connection", "close").bytes()).await
+    }
+
+    /// Sends on a connection that stands, and leaves it open.
+    pub async fn send_on(self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Message> {
+        exchange_on(stream, &self.bytes()).await
+    }
+
+    fn bytes(self) -> Vec<u8> {
         let mut bytes = self.head;
-        bytes.extend_from_slice(format!("host: {}\r\nconnection: close\r\n", self.host).as_bytes());
+        bytes.extend_from_slice(format!("host: {}\r\n", self.host).as_bytes());
         bytes.extend_from_slice(format!("content-length: {}\r\n\r\n", self.body.len()).as_bytes());
         bytes.extend_from_slice(&self.body);
-        exchange(self.address, &bytes).await
+        bytes
     }
 }
 
 /// Sends bytes and reads one answer. An answer that comes before everything was sent counts.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> io::Result<Message> {
+    within("a connection", async { exchange_on(&mut TcpStream::connect(address).await?, bytes).await }).await
+}
+
+async fn exchange_on(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<Message> {
     within("an HTTP answer", async {
-        let stream = TcpStream::connect(address).await?;
-        let (read, mut write) = stream.into_split();
+        let (read, mut write) = tokio::io::split(stream);
         let sent = write.write_all(bytes);
         let mut read = BufReader::new(read);
         let received = read_message(&mut read);

@@ -9,6 +9,8 @@ pub mod nats;
 pub mod process;
 pub mod resources;
 pub mod sink;
+pub mod tls;
+pub mod tokens;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener};

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::nats_server::{self, NatsServer};
 use super::view::Viewer;
 use super::{Usage, say, serve};
+use crate::ingress::Listeners;
 use crate::resource::{Desired, Key, Resolver};
 
 /// Channel `default/foo`, and a subscription that delivers to the Service `default/viewer`.
@@ -51,7 +52,8 @@ pub(super) fn defaults(command: clap::Command) -> clap::Command {
     command.mut_subcommand("dev", |dev| {
         let dev = dev
             .after_help("Examples:\n  knats dev\n  knats dev -f manifests/ --data ./events")
-            .mut_arg("listen", |arg| arg.default_value("127.0.0.1:8080"));
+            .mut_arg("listen", |arg| arg.default_value("127.0.0.1:8080"))
+            .mut_arg("tls_listen", |arg| arg.default_value("127.0.0.1:8443"));
         CONNECTION_FLAGS.into_iter().fold(dev, |dev, flag| dev.mut_arg(flag, |arg| arg.hide(true)))
     })
 }
@@ -71,12 +73,7 @@ pub(super) async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Resu
         serve.default_channel = only_channel(&serve);
     }
     let facts = Facts {
-        ingress: sockets
-            .ingress
-            .as_ref()
-            .map(TcpListener::local_addr)
-            .transpose()?
-            .map_or_else(|| "none".into(), base_url),
+        ingress: ingress_url(&sockets.ingress)?,
         admin: base_url(sockets.admin.local_addr()?),
         nats: format!("{} (pid {})", nats.url(), nats.pid()),
         data: format!(
@@ -124,6 +121,16 @@ fn only_channel(serve: &serve::Args) -> Option<Key> {
     let desired = tracing::subscriber::with_default(quiet, load)?;
     let mut channels = desired.channels.into_keys();
     channels.next().filter(|_| channels.next().is_none())
+}
+
+/// Where events come in: over plain HTTP, else over HTTPS.
+fn ingress_url(listeners: &Listeners) -> std::io::Result<String> {
+    let url = |listener: &TcpListener| listener.local_addr().map(base_url);
+    match (&listeners.plain, &listeners.tls) {
+        (Some(plain), _) => url(plain),
+        (None, Some(tls)) => Ok(url(tls)?.replacen("http", "https", 1)),
+        (None, None) => Ok("none".into()),
+    }
 }
 
 /// `http://` and an address that one can connect to.

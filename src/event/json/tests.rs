@@ -226,7 +226,7 @@ fn data_is_written_so_that_it_survives() {
 fn a_source_that_decoding_broke_is_written_as_a_uri() {
     let mut builder = crate::event::Builder::new(SpecVersion::V10);
     for (name, value) in [("id", "1"), ("source", "/a%20b"), ("type", "t")] {
-        builder.coded_attribute(name, value.as_bytes()).unwrap();
+        builder.coded_attribute(name, value).unwrap();
     }
     let event = builder.build().unwrap();
     assert_eq!(event.source(), "/a b");

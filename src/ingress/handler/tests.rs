@@ -77,7 +77,14 @@ impl Ingress {
     fn new(way: Way, default_channel: Option<&str>) -> Self {
         let target = |subject: &str| {
             let (stream, subject) = ("S".to_owned(), subject.to_owned());
-            Some(Target { stream, subject, kind: ChannelKind::Channel, max_msg_size: None, meter: Arc::default() })
+            Some(Target {
+                stream,
+                subject,
+                kind: ChannelKind::Channel,
+                max_msg_size: None,
+                allowed_subjects: None,
+                meter: Arc::default(),
+            })
         };
         let routes = [
             (key("default/foo"), target("foo.default")),
@@ -88,7 +95,7 @@ impl Ingress {
         let (_, routes) = watch::channel(Arc::new(Targets::from(routes)));
         let stored = Stored::default();
         let store = Fake { way, stored: Arc::clone(&stored) };
-        let gate = Gate::new(store, routes, default_channel.map(key), 2, Arc::default(), None);
+        let gate = Gate::new(store, routes, default_channel.map(key), None, 2, Arc::default(), None);
         Self { gate: Arc::new(gate), stored }
     }
 

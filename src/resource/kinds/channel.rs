@@ -4,7 +4,7 @@ use super::{CHANNEL_KINDS, Metadata, Resource, consumer, stream};
 use crate::resource::delivery::Spec;
 use crate::resource::destination::{Addresses, Context};
 use crate::resource::reader::Fields;
-use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Key, StreamTemplate};
+use crate::resource::{Channel, ChannelKind, ConsumerTemplate, StreamTemplate};
 
 /// A channel with the delivery options that its subscriptions fall back to.
 pub(in crate::resource) struct ChannelDraft {
@@ -19,7 +19,7 @@ pub(super) fn read_jetstream_channel(
 ) -> Option<Resource> {
     let context = metadata.context(addresses);
     let spec = fields.take("spec").and_then(|at| at.object(|spec| Template::read(spec, &context))).unwrap_or_default();
-    Some(spec.into_resource(&metadata.key))
+    Some(spec.into_resource(metadata))
 }
 
 /// `channelTemplate.spec` is read as that of a `NatsJetStreamChannel`, whatever kind it is meant for.
@@ -40,7 +40,7 @@ pub(super) fn read_channel(
             template
         })
     });
-    Some(spec.unwrap_or_default().into_resource(&metadata.key))
+    Some(spec.unwrap_or_default().into_resource(metadata))
 }
 
 pub(super) fn read_natss_channel(
@@ -50,7 +50,7 @@ pub(super) fn read_natss_channel(
 ) -> Option<Resource> {
     let context = metadata.context(addresses);
     let delivery = fields.take("spec").and_then(|at| at.object(|spec| read_delivery(spec, &context)));
-    Some(Template { delivery: delivery.unwrap_or_default(), ..Template::default() }.into_resource(&metadata.key))
+    Some(Template { delivery: delivery.unwrap_or_default(), ..Template::default() }.into_resource(metadata))
 }
 
 /// `spec.config` says how other classes of brokers keep their events; it may be of any shape.
@@ -73,6 +73,7 @@ pub(super) fn read_broker(
         kind: ChannelKind::Broker,
         stream: StreamTemplate::default(),
         consumer: ConsumerTemplate::default(),
+        allowed_subjects: metadata.allowed_subjects(),
     };
     Some(Resource::Channel(Box::new(ChannelDraft { channel, delivery: delivery.unwrap_or_default() })))
 }
@@ -98,9 +99,14 @@ impl Template {
         }
     }
 
-    fn into_resource(self, key: &Key) -> Resource {
-        let kind = ChannelKind::Channel;
-        let channel = Channel { key: key.clone(), kind, stream: self.stream, consumer: self.consumer };
+    fn into_resource(self, metadata: &Metadata<'_>) -> Resource {
+        let channel = Channel {
+            key: metadata.key.clone(),
+            kind: ChannelKind::Channel,
+            stream: self.stream,
+            consumer: self.consumer,
+            allowed_subjects: metadata.allowed_subjects(),
+        };
         Resource::Channel(Box::new(ChannelDraft { channel, delivery: self.delivery }))
     }
 }

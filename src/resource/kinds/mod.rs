@@ -14,10 +14,10 @@ use serde_json::Value;
 pub(super) use channel::ChannelDraft;
 pub(super) use subscription::SubscriptionDraft;
 
-use super::Key;
 use super::controls::Annotation;
 use super::destination::{Addresses, BROKER_KIND, Context, group_of};
 use super::reader::{At, Fields, closest};
+use super::{AllowedSubjects, Key};
 
 /// The kinds that are channels of ours, all of the group `messaging.knative.dev`.
 pub(super) const CHANNEL_KINDS: [&str; 3] = ["NatsJetStreamChannel", "Channel", "NatssChannel"];
@@ -130,7 +130,7 @@ impl Found<'_> {
             let metadata = fields.require("metadata", "an object with name");
             let (key, annotations) = metadata.and_then(|at| at.object(read_metadata)).unwrap_or_default();
             if !self.kind.is_controlled {
-                annotations.iter().for_each(refuse_annotation);
+                annotations.iter().for_each(check_annotation_of_channel);
             }
             let is_named = key.is_some();
             // The rest is read under any name, so that its faults are told too.
@@ -151,6 +151,12 @@ impl<'a> Metadata<'a> {
     /// What the destinations of the resource are resolved with.
     fn context(&self, addresses: &Addresses<'a>) -> Context<'_> {
         Context { namespace: self.key.namespace(), addresses: *addresses }
+    }
+
+    /// Of a channel or broker.
+    fn allowed_subjects(&self) -> Option<AllowedSubjects> {
+        let named = self.annotations.iter().find(|annotation| annotation.name == AllowedSubjects::ANNOTATION)?;
+        named.at.parsed(AllowedSubjects::parse)
     }
 }
 
@@ -238,8 +244,13 @@ fn read_metadata<'a>(fields: &mut Fields<'a>) -> (Option<Key>, Vec<Annotation<'a
     (key, annotations)
 }
 
-fn refuse_annotation(annotation: &Annotation<'_>) {
-    annotation.at.fault(format!(
-        "unknown annotation, expected none that begins with {ANNOTATION_PREFIX}: these belong on Subscriptions and Triggers"
-    ));
+/// Channels and brokers have one.
+fn check_annotation_of_channel(annotation: &Annotation<'_>) {
+    let known = AllowedSubjects::ANNOTATION;
+    if annotation.name != known {
+        annotation.at.fault(format!(
+            "unknown annotation, expected {ANNOTATION_PREFIX}{known} or none that begins with {ANNOTATION_PREFIX}: others belong \
+             on Subscriptions and Triggers"
+        ));
+    }
 }

@@ -35,6 +35,7 @@ fn a_broker_is_a_channel_with_broker_rules_and_any_config() {
             kind: ChannelKind::Broker,
             stream: StreamTemplate::default(),
             consumer: ConsumerTemplate::default(),
+            allowed_subjects: None,
         };
         assert_eq!(*channel, expected, "{config}");
     }
@@ -258,7 +259,8 @@ fn a_wrong_annotation_is_a_fault_with_its_path() {
     }
     for value in [broker(json!({})), channel(json!({}))] {
         let faults = faults(&[annotated(value, json!({ "knats.dev/rate": "5" }))]);
-        let expected = "document 1: metadata.annotations[knats.dev/rate]: unknown annotation, expected none";
+        let expected =
+            "document 1: metadata.annotations[knats.dev/rate]: unknown annotation, expected knats.dev/allowed-subjects";
         assert!(faults.len() == 1 && faults[0].starts_with(expected), "{faults:#?}");
     }
     let both =
@@ -323,4 +325,18 @@ fn a_fault_in_a_filter_has_its_whole_path() {
         let faults = faults(&[value]);
         assert!(faults.len() == 1 && faults[0].starts_with(&format!("document 1: {start}")), "{start} {faults:#?}");
     }
+}
+
+#[test]
+fn channels_and_brokers_say_whom_they_take_events_from_and_their_readers_do_not_notice() {
+    let list = json!({ "knats.dev/allowed-subjects": "shop, billing:*" });
+    for (plain, name) in [(channel(json!({})), "default/foo"), (broker(json!({})), "default/b")] {
+        let open = build(std::slice::from_ref(&plain)).unwrap().channels.remove(&key(name)).unwrap();
+        let guarded = build(&[annotated(plain, list.clone())]).unwrap().channels.remove(&key(name)).unwrap();
+        assert!(guarded.allowed_subjects.as_ref().unwrap().allow("billing:a"));
+        assert!(open != guarded && open.reads_like(&guarded));
+    }
+    let other = build(&[channel(json!({ "stream": { "config": { "maxMsgs": 7 } } }))]).unwrap();
+    let open = build(&[channel(json!({}))]).unwrap();
+    assert!(!open.channels[&key("default/foo")].reads_like(&other.channels[&key("default/foo")]));
 }
