@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 /// From left to right: a room may know those before it.
-const ROOMS: [&str; 13] = [
+const ROOMS: [&str; 14] = [
+    "fault_point",
     "event",
     "filter",
     "resource",

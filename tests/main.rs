@@ -15,6 +15,7 @@ mod brokers;
 mod commands;
 mod contexts;
 mod controls;
+mod crash_matrix;
 mod dead_letter_commands;
 mod dead_letters;
 mod diff;

@@ -20,6 +20,7 @@ use super::broker;
 use super::pub_ack::{self, Ack};
 use super::wire::{self, Subscription, Wire};
 use crate::event::{self, Event, PassThrough};
+use crate::fault_point::{Point, at};
 use crate::resource::{ChannelKind, Key};
 use crate::telemetry::ChannelMeter;
 
@@ -167,10 +168,10 @@ impl Publisher {
         let prepared = prepared?;
         let mut sent = Vec::with_capacity(prepared.len());
         for (subject, message) in &prepared {
-            sent.push(self.send(subject, message).await?);
+            sent.push(at(Point::BatchSent, self.send(subject, message)).await?);
         }
         for publish in sent {
-            self.acknowledged(&target.stream, publish).await?;
+            at(Point::BatchAcknowledged, self.acknowledged(&target.stream, publish)).await?;
         }
         Ok(())
     }
@@ -213,8 +214,8 @@ impl Publisher {
 
     /// Publishes and waits until `stream` acknowledges.
     pub(super) async fn store(&self, stream: &str, subject: &str, message: Prepared) -> Result<(), PublishError> {
-        let sent = self.send(subject, &message).await?;
-        self.acknowledged(stream, sent).await
+        let sent = at(Point::EventSent, self.send(subject, &message)).await?;
+        at(Point::EventAcknowledged, self.acknowledged(stream, sent)).await
     }
 
     async fn send<'a>(&'a self, subject: &'a str, message: &Prepared) -> Result<Sent<'a>, PublishError> {
