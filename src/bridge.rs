@@ -140,11 +140,12 @@ pub async fn run(
     if config.dispatcher {
         tasks.spawn(telling);
     }
+    let dead_letters = DeadLetters::new(publisher.clone(), api.clone());
     let shared = Shared {
         api,
         pulls: wire,
         control: control.clone(),
-        dead_letters: DeadLetters::new(publisher.clone()),
+        dead_letters,
         attempts,
         feed,
         metrics,
