@@ -141,16 +141,7 @@ pub async fn run(
         tasks.spawn(telling);
     }
     let dead_letters = DeadLetters::new(publisher.clone(), api.clone());
-    let shared = Shared {
-        api,
-        pulls: wire,
-        control: control.clone(),
-        dead_letters,
-        attempts,
-        feed,
-        metrics,
-        tracer,
-    };
+    let shared = Shared { api, pulls: wire, control: control.clone(), dead_letters, attempts, feed, metrics, tracer };
     let (board, board_receiver) = watch::channel(status::Board::default());
     if config.dispatcher {
         tasks.spawn(status::respond(control.clone(), board_receiver, shutdown.clone()));

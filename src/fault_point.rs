@@ -68,6 +68,8 @@ mod armed {
     const VARIABLE: &str = "KNATS_FAULT";
     /// Longer than the ack wait and the publish timeout of the tests that arm it.
     const STALL: Duration = Duration::from_millis(1600);
+    /// What was said before the point has left by then; what is said at it has not when the fault is after it.
+    const PAUSE: Duration = Duration::from_millis(30);
     /// How long a cut may take to be noticed.
     const CUT: Duration = Duration::from_secs(1);
 
@@ -92,6 +94,9 @@ mod armed {
     /// Meets the fault that is armed for this side of this point, if any.
     pub(super) async fn pass(point: Point, side: Side) {
         let Some(action) = FILE.as_deref().and_then(|file| claim(Path::new(file), point, side)) else { return };
+        if side == Side::Before {
+            tokio::time::sleep(PAUSE).await;
+        }
         match action {
             Action::Kill => std::process::abort(),
             Action::Cut => cut().await,

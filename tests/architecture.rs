@@ -48,14 +48,14 @@ const LIBRARIES: [(&str, &[&str]); 6] = [
     ),
 ];
 
-struct Source {
+pub struct Source {
     /// Below `src/`.
-    path: String,
+    pub path: String,
     /// Without comments.
-    code: String,
+    pub code: String,
 }
 
-fn sources() -> Vec<Source> {
+pub fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut sources = Vec::new();
     let mut folders = vec![root.clone()];

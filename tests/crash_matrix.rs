@@ -180,6 +180,10 @@ async fn walk(way: Way, actions: &[&str]) {
 
 impl World {
     async fn new(way: Way) -> Self {
+        Self::with(way, "300ms").await
+    }
+
+    async fn with(way: Way, drain_timeout: &str) -> Self {
         let nats = Nats::start().await;
         let met = Mutex::default();
         let sink = Sink::answering(move |request| answer(way, request, &met)).await;
@@ -191,7 +195,7 @@ impl World {
             let dispatcher = bridge().flag("--role", "dispatcher").start().await;
             (armed.flag("--role", "ingress").start().await, Some(dispatcher))
         } else {
-            (armed.flag("--drain-timeout", "300ms").start().await, None)
+            (armed.flag("--drain-timeout", drain_timeout).start().await, None)
         };
         let jetstream = nats.jetstream().await;
         Self { way, nats, jetstream, sink, bridge, _dispatcher, dir }
@@ -400,4 +404,47 @@ async fn send(url: &str, ids: &[String], batched: bool) {
         call.try_send().await.is_ok_and(|answer| answer.status() == 202)
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_a_filter_refuses_keeps_no_bridge_from_ending_while_nats_is_away() {
+    let mut world = World::with(Way::Filtered, "60s").await;
+    world.arm("refused-settled stall");
+    world.store("foo.default", "1").await;
+    world.recover("stall").await;
+    world.nats.kill9();
+    world.bridge.term();
+    // Well before its deadline is over.
+    assert_eq!(world.bridge.wait().await.code(), Some(0));
+}
+
+/// The list as ARCHITECTURE.md draws it.
+fn table() -> String {
+    let mut table =
+        "| point | it waits for | way of the event | then | once more to |\n| --- | --- | --- | --- | --- |\n"
+            .to_owned();
+    for point in Point::ALL {
+        for row in point.rows() {
+            let again: Vec<&str> = row
+                .again
+                .iter()
+                .map(|who| match who {
+                    Receiver::Subscriber => "subscriber",
+                    Receiver::Reply => "reply",
+                    Receiver::DeadLetterSink => "dead letter sink",
+                })
+                .collect();
+            let again = if again.is_empty() { "nobody".to_owned() } else { again.join(", ") };
+            let (name, awaited, way, then) = (point.name(), point.awaited(), row.way.name(), row.then);
+            table += &format!("| `{name}` | {awaited} | {way} | {then} | {again} |\n");
+        }
+    }
+    table
+}
+
+#[test]
+fn the_architecture_shows_the_list_of_points() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(&table()), "the crash matrix in ARCHITECTURE.md is to be:\n{}", table());
 }

@@ -9,6 +9,7 @@ mod support_works;
 
 mod adoption;
 mod architecture;
+mod await_points;
 mod backlog;
 mod backoff;
 mod brokers;
@@ -43,6 +44,7 @@ mod proxies;
 mod redrive;
 mod replies;
 mod response_table;
+mod rolling_restart;
 mod routing;
 mod size_limit;
 mod slow_sink;

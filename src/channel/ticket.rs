@@ -79,6 +79,11 @@ impl Ticket {
         self.send_once_connected(b"+ACK").await;
     }
 
+    /// Nobody wants it: never deliver again. Without a connection it comes again, and nobody wants it then either.
+    pub async fn decline(&self) {
+        self.send(b"+ACK").await;
+    }
+
     /// Deliver again, not before `wait` is over. The wait is kept by JetStream and outlives us. Without a connection this waits
     /// for one, as above.
     pub async fn retry_after(&self, wait: Duration) {

@@ -290,7 +290,8 @@ async fn answer(context: &Context, work: Work, reply: (Event, PassThrough), slot
             work.settle(Contact::Reached).await
         }
         Outcome::Failed(failure) => {
-            failed(context, work, exchange, Failure { unreachable: false, ..failure }, slot).await
+            let failure = Failure { unreachable: false, ..failure };
+            failed(context, work, exchange, failure, slot).await
         }
     }
 }

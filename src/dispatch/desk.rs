@@ -249,7 +249,8 @@ impl Desk {
         let sequence = stored.ticket.place().stream_sequence;
         if !self.wants(&stored) {
             self.context.meter.filtered.add(1);
-            at(Point::RefusedSettled, stored.ticket.acknowledge()).await;
+            // The worker itself is here, and must not wait for a connection.
+            at(Point::RefusedSettled, stored.ticket.decline()).await;
             self.arrive(sequence, None);
         } else if self.hold(&stored.ticket).await {
             self.arrive(sequence, Some(stored));

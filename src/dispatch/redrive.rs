@@ -135,7 +135,8 @@ impl Redriver {
             Ok(question) => question,
             Err(error) => {
                 let reason = format!("the question is not understood, versions may differ: {error}");
-                return answer(&call, &Answer::Untried { reason }).await;
+                let untried = Answer::Untried { reason };
+                return answer(&call, &untried).await;
             }
         };
         let Some(claim) = Claim::of(&self.sequences, question.letter.sequence) else {

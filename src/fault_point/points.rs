@@ -46,6 +46,33 @@ pub enum Way {
     Drain,
 }
 
+impl Way {
+    /// What the table calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "taken in",
+            Self::BatchedIngress => "taken in, batch",
+            Self::Delivery => "delivered",
+            Self::IntoChannel => "delivered into a channel",
+            Self::Filtered => "filtered",
+            Self::UsedUp => "retried until kept",
+            Self::Reply => "reply to a URL",
+            Self::ReplyIntoChannel => "reply into a channel",
+            Self::BrokerReply => "reply into the broker",
+            Self::DeadLetterSink => "dead letter sink",
+            Self::Kept => "kept",
+            Self::NotKept => "kept, but not yet",
+            Self::Poison => "set aside",
+            Self::PoisonNotKept => "set aside, but not yet",
+            Self::Batch => "batch",
+            Self::FailedBatch => "batch that fails",
+            Self::Redrive => "redriven",
+            Self::RedriveKept => "redriven, kept again",
+            Self::Drain => "drain",
+        }
+    }
+}
+
 /// Who an event goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Receiver {
