@@ -87,7 +87,7 @@ struct Seen {
 fn without_fault(way: Way) -> Seen {
     let seen = Seen { subscriber: 1, ..Seen::default() };
     match way {
-        Way::Ingress | Way::BatchedIngress | Way::Delivery | Way::Batch | Way::Drain => seen,
+        Way::Ingress | Way::BatchedIngress | Way::Delivery | Way::Batch => seen,
         Way::IntoChannel => Seen { subscriber: 0, passed_on: 1, ..seen },
         Way::Filtered => Seen::default(),
         Way::UsedUp => Seen { subscriber: 3, kept: 1, ..seen },
@@ -96,7 +96,7 @@ fn without_fault(way: Way) -> Seen {
         Way::DeadLetterSink => Seen { dead_letter_sink: 2, ..seen },
         Way::Kept | Way::NotKept => Seen { kept: 1, ..seen },
         Way::Poison | Way::PoisonNotKept => Seen { subscriber: 0, kept: 1, ..seen },
-        Way::FailedBatch | Way::Redrive | Way::RedriveKept => Seen { subscriber: 2, ..seen },
+        Way::FailedBatch | Way::Redrive | Way::RedriveKept | Way::Drain => Seen { subscriber: 2, ..seen },
     }
 }
 

@@ -235,9 +235,9 @@ points! {
         Redrive -> []: "it is delivered, and no longer listed; whoever asked sees it when asking again";
     }
     DrainGivenBack "drain-given-back" "room to give back what a drain did not finish" {
-        Drain [spends] -> [Subscriber]: "delivered again after the ack wait, and that counts as an attempt";
+        Drain -> []: "what it had out is delivered again after the ack wait, and not at once";
     }
     DrainFlushed "drain-flushed" "what was given back to leave" {
-        Drain [spends] -> [Subscriber]: "the same";
+        Drain -> []: "the same";
     }
 }
