@@ -15,15 +15,16 @@ pub fn at<F: Future>(_: Point, future: F) -> F {
     future
 }
 
-/// Goes on with `future`, and fails before or after it when a test wants that.
+/// Goes on with `future`, and fails before it, meanwhile or after it when a test wants that.
 #[cfg(debug_assertions)]
 pub fn at<'a, F: Future<Output: Send> + Send + 'a>(
     point: Point,
     future: F,
 ) -> std::pin::Pin<Box<dyn Future<Output = F::Output> + Send + 'a>> {
-    let future = Box::pin(future);
+    let mut future = Box::pin(future);
     Box::pin(async move {
         armed::pass(point, armed::Side::Before).await;
+        armed::pass_meanwhile(point, &mut future).await;
         let output = future.await;
         armed::pass(point, armed::Side::After).await;
         output
@@ -81,6 +82,7 @@ mod armed {
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub(super) enum Side {
         Before,
+        Meanwhile,
         After,
     }
 
@@ -104,11 +106,22 @@ mod armed {
         }
     }
 
+    /// Ends the process a moment after `future` has begun, whether that is at its end by then or not.
+    pub(super) async fn pass_meanwhile<F: Future + Unpin>(point: Point, future: &mut F) {
+        let Some(file) = FILE.as_deref() else { return };
+        if claim(Path::new(file), point, Side::Meanwhile).is_some() {
+            let _ = futures_util::future::join(tokio::time::timeout(PAUSE, future), tokio::time::sleep(PAUSE)).await;
+            std::process::abort();
+        }
+    }
+
     /// Takes the fault, so that nobody else meets it.
     fn claim(file: &Path, point: Point, side: Side) -> Option<Action> {
         let text = std::fs::read_to_string(file).ok()?;
         let action = match (text.trim().strip_prefix(point.name())?, side) {
-            (" kill-before", Side::Before) | (" kill-after", Side::After) => Action::Kill,
+            (" kill-before", Side::Before) | (" kill-meanwhile", Side::Meanwhile) | (" kill-after", Side::After) => {
+                Action::Kill
+            }
             (" cut-before", Side::Before) | (" cut-after", Side::After) => Action::Cut,
             (" stall", Side::Before) => Action::Stall,
             _ => return None,

@@ -1,5 +1,5 @@
-//! At every point of an event's way the bridge is killed, loses its connections or stands still, before and after what it waits
-//! for there, and no event is lost; nobody gets one again but those of whom the list of points says so. Generated from that list.
+//! At every point of an event's way the bridge is killed, loses its connections or stands still, before what it waits for there,
+//! meanwhile or after it, and no event is lost; nobody gets one again but those of whom the list of points says so. Generated from that list.
 #![cfg(debug_assertions)]
 
 use std::collections::HashSet;
@@ -22,6 +22,8 @@ const STREAM: &str = "KN_DEFAULT__FOO";
 const OTHER: &str = "KN_DEFAULT__BAR";
 const LETTERS: &str = "KN_DEADLETTERS";
 const KILLS: &[&str] = &["kill-before", "kill-after"];
+/// What is said at the point has left then.
+const KILLS_MEANWHILE: &[&str] = &["kill-meanwhile"];
 const HINDRANCES: &[&str] = &["cut-before", "cut-after", "stall"];
 
 macro_rules! ways {
@@ -32,6 +34,11 @@ macro_rules! ways {
             #[tokio::test]
             async fn killed_anywhere_it_loses_nothing() {
                 walk(Way::$way, KILLS).await;
+            }
+
+            #[tokio::test]
+            async fn killed_in_the_middle_of_anything_it_loses_nothing() {
+                walk(Way::$way, KILLS_MEANWHILE).await;
             }
 
             #[tokio::test]
