@@ -143,16 +143,8 @@ pub async fn run(
     if config.dispatcher {
         tasks.spawn(telling);
     }
-    let shared = Shared {
-        api,
-        pulls: wire,
-        control: control.clone(),
-        dead_letters: DeadLetters::new(publisher.clone()),
-        attempts,
-        feed,
-        metrics,
-        tracer,
-    };
+    let dead_letters = DeadLetters::new(publisher.clone(), api.clone());
+    let shared = Shared { api, pulls: wire, control: control.clone(), dead_letters, attempts, feed, metrics, tracer };
     let (board, board_receiver) = watch::channel(status::Board::default());
     if config.dispatcher {
         tasks.spawn(status::respond(control.clone(), board_receiver, shutdown.clone()));

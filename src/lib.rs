@@ -6,6 +6,7 @@
 //!   source ──POST──▶ ingress ──▶ channel (JetStream) ──▶ dispatch ──POST──▶ sink
 //! ```
 //!
+//! - [`fault_point`]: where tests make it fail, and what a crash there costs; nothing in a release build
 //! - [`event`]: a CloudEvent that cannot be invalid, and its HTTP, NATS and JSON forms
 //! - [`filter`]: which events a subscription wants
 //! - [`resource`]: Knative's manifests as types, and what they ask the bridge to be
@@ -28,6 +29,7 @@ pub mod channel;
 pub mod cli;
 pub mod dispatch;
 pub mod event;
+pub mod fault_point;
 pub mod filter;
 pub mod ingress;
 pub mod manage;

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::nats::{header, text};
+use crate::support::process::run;
 use crate::support::resources::{channel, channel_ref, in_namespace, subscribe, subscription};
 use crate::support::{Answer, Bridge, Nats, Request, Sink, event, free_port};
 
@@ -221,4 +222,23 @@ async fn a_0_3_event_is_a_dead_letter_of_0_3() {
     bridge.send("foo", &event("1").attribute("specversion", "0.3")).await;
     let dead = sink.wait_for_one("/dls").await;
     assert_eq!((dead.header("ce-specversion"), dead.header("ce-knativeerrorcode")), (Some("0.3"), Some("400")));
+}
+
+#[tokio::test]
+async fn what_fails_again_is_kept_once_and_anew_when_its_letter_has_been_taken_away() {
+    let (nats, sink, bridge) = world(json!({"retry": 0}), failing(400, Vec::new())).await;
+    bridge.send("foo", &event("1")).await;
+    nats.publish("foo.default", &[("ce-specversion", "1.0")], "no event").await;
+    nats.dead_letters_counted(2).await;
+    let letters = nats.stream("KN_DEADLETTERS").await;
+    for (attempts, taken_away) in [(2, true), (3, true), (4, false)] {
+        if taken_away {
+            letters.purge().await.unwrap();
+        }
+        let replay = ["replay", "default/sub", "--from", "seq:1", "--yes", "--nats-url", &nats.url()];
+        assert_eq!(run(&replay).await.code, Some(0));
+        sink.wait_for("/", attempts).await;
+        nats.settled(STREAM).await;
+        nats.dead_letters_counted(2).await;
+    }
 }

@@ -126,6 +126,8 @@ impl Connection {
         let client = async_nats::connect_with_options(servers, options)
             .await
             .map_err(|error| SettingsError::Contradiction(format!("cannot set up the NATS client: {error}")))?;
+        #[cfg(debug_assertions)]
+        tokio::spawn(reconnect_at_each_cut(client.clone()));
         Ok(Self { client, link, denied, refusal })
     }
 
@@ -286,6 +288,16 @@ fn options(secrets: Secrets) -> Result<ConnectOptions, SettingsError> {
 pub(super) fn reconnect_delay(attempt: usize) -> Duration {
     let exponent = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
     Duration::from_millis(10 * 2_u64.pow(exponent)).min(RECONNECT_MAX)
+}
+
+/// A cut ends all connections of the bridge.
+#[cfg(debug_assertions)]
+async fn reconnect_at_each_cut(client: async_nats::Client) {
+    // Refused only when the client is closed for good.
+    crate::fault_point::at_each_cut(|| async {
+        let _ = client.force_reconnect().await;
+    })
+    .await;
 }
 
 /// Reads where a server is.

@@ -13,6 +13,7 @@ use super::api::{Api, ApiError};
 use super::name;
 use super::name::covers;
 use super::plan::{Step, listed};
+use super::pub_ack;
 use super::publish::{MESSAGE_ID, Prepared, PublishError, Publisher};
 use super::pull::RawMessage;
 use super::stream::nanos;
@@ -38,6 +39,9 @@ const ORIGIN_HEADERS: &str = "Knats-Headers";
 /// What tells of a failure and may go where it leaves no room for the event, the longest first.
 pub const ERROR_ATTRIBUTES: [&str; 3] = ["knativeerrordata", "knativeerrordest", "knativeerrorcode"];
 
+/// How often a letter may be taken away and kept again within the duplicate window.
+const MAX_ANEW: usize = 16;
+
 /// The longest reason, in characters.
 const REASON_CHARS: usize = 500;
 
@@ -45,6 +49,7 @@ const REASON_CHARS: usize = 500;
 #[derive(Clone)]
 pub struct DeadLetters {
     publisher: Publisher,
+    api: Api,
 }
 
 /// Where an event was when its delivery was given up.
@@ -156,8 +161,8 @@ pub async fn depths(api: &Api) -> Result<BTreeMap<String, u64>, ApiError> {
 }
 
 impl DeadLetters {
-    pub fn new(publisher: Publisher) -> Self {
-        Self { publisher }
+    pub fn new(publisher: Publisher, api: Api) -> Self {
+        Self { publisher, api }
     }
 
     /// Keeps an event, with the attributes that tell of its failure as far as they fit, and in the worst case its data alone;
@@ -177,20 +182,10 @@ impl DeadLetters {
         let message_id = message_id(stream, sequence, &subscription.to_string(), event.message_id().as_bytes());
         let mut tells_origin = true;
         for dispensable in [ORIGIN_CHANNEL].into_iter().chain(ERROR_ATTRIBUTES).map(Some).chain([None]) {
-            let mut message = Prepared::default();
-            message.payload = event::nats::encode(&letter, pass_through, |name, value| message.header(name, value));
-            message.header(MESSAGE_ID, &message_id);
-            if tells_origin {
-                message.header(ORIGIN_CHANNEL, provenance.channel.to_string());
-                if let Some((stream, sequence)) = provenance.origin {
-                    message.header(ORIGIN_STREAM, stream);
-                    message.header(ORIGIN_SEQUENCE, sequence.to_string());
-                }
-            }
-            match (self.publisher.check_size(&message, None), dispensable) {
-                (Ok(()), _) => {
-                    return self.publisher.store(STREAM, &name::dead_letter_subject(subscription), message).await;
-                }
+            let told = tells_origin.then_some(provenance);
+            let compose = |message_id: &str| kept(&letter, pass_through, told, message_id);
+            match (self.publisher.check_size(&compose(&message_id), None), dispensable) {
+                (Ok(()), _) => return self.store_once(subscription, message_id, compose).await,
                 (Err(_), Some(ORIGIN_CHANNEL)) => tells_origin = false,
                 (Err(_), Some(attribute)) => letter.to_mut().remove_extension(attribute),
                 (Err(_), None) => {}
@@ -235,15 +230,57 @@ impl DeadLetters {
         reason: &str,
         owner: &str,
     ) -> Result<(), PublishError> {
-        let subject = name::dead_letter_subject(subscription);
+        let message_id = message_id(&raw.stream, raw.sequence, owner, &raw.payload);
         for detail in [Detail::Full, Detail::Brief] {
-            let message = aside(channel, raw, reason, owner, detail);
-            if self.publisher.check_size(&message, None).is_ok() {
-                return self.publisher.store(STREAM, &subject, message).await;
+            let compose = |message_id: &str| aside(channel, raw, reason, message_id, detail);
+            if self.publisher.check_size(&compose(&message_id), None).is_ok() {
+                return self.store_once(subscription, message_id, compose).await;
             }
         }
-        self.publisher.store(STREAM, &subject, aside(channel, raw, reason, owner, Detail::None)).await
+        let bare = aside(channel, raw, reason, "", Detail::None);
+        self.publisher.store(STREAM, &name::dead_letter_subject(subscription), bare).await.map(drop)
     }
+
+    /// Stores the message that `compose` makes for a dedupe id, unless one with that id is there already. One that was there and
+    /// has been taken away since, redriven or discarded, is no reason to have none: JetStream drops the message all the same as
+    /// long as its duplicate window lasts, so it is stored under another id, the same one for every repetition.
+    async fn store_once(
+        &self,
+        subscription: &Key,
+        mut message_id: String,
+        compose: impl Fn(&str) -> Prepared,
+    ) -> Result<(), PublishError> {
+        let subject = name::dead_letter_subject(subscription);
+        for _ in 0..MAX_ANEW {
+            let ack = self.publisher.store(STREAM, &subject, compose(&message_id)).await?;
+            let Some(earlier) = pub_ack::duplicate_of(&ack) else { return Ok(()) };
+            match self.api.stored_message(STREAM, earlier).await {
+                // Whoever may not look has to believe JetStream.
+                Ok(Some(_)) | Err(ApiError::Denied(_)) => return Ok(()),
+                Ok(None) => message_id = format!("{message_id}.{earlier}"),
+                Err(error) => {
+                    let text = format!("whether the copy at {earlier} is still there cannot be seen: {error}");
+                    return Err(PublishError::Refused(text));
+                }
+            }
+        }
+        Err(PublishError::Refused(format!("it was kept and taken away {MAX_ANEW} times within the duplicate window")))
+    }
+}
+
+/// A dead letter as it is kept.
+fn kept(letter: &Event, pass_through: &PassThrough, provenance: Option<Provenance<'_>>, message_id: &str) -> Prepared {
+    let mut message = Prepared::default();
+    message.payload = event::nats::encode(letter, pass_through, |name, value| message.header(name, value));
+    message.header(MESSAGE_ID, message_id);
+    if let Some(provenance) = provenance {
+        message.header(ORIGIN_CHANNEL, provenance.channel.to_string());
+        if let Some((stream, sequence)) = provenance.origin {
+            message.header(ORIGIN_STREAM, stream);
+            message.header(ORIGIN_SEQUENCE, sequence.to_string());
+        }
+    }
+    message
 }
 
 /// How much we say beside the bytes of a message; less where they leave no room.
@@ -254,7 +291,7 @@ enum Detail {
     None,
 }
 
-fn aside(channel: &Key, raw: &RawMessage, reason: &str, owner: &str, detail: Detail) -> Prepared {
+fn aside(channel: &Key, raw: &RawMessage, reason: &str, message_id: &str, detail: Detail) -> Prepared {
     let mut message = Prepared::default();
     message.payload = raw.payload.clone();
     if detail == Detail::None {
@@ -263,7 +300,7 @@ fn aside(channel: &Key, raw: &RawMessage, reason: &str, owner: &str, detail: Det
     message.header(REASON, one_line(reason));
     message.header(ORIGIN_STREAM, raw.stream.clone());
     message.header(ORIGIN_SEQUENCE, raw.sequence.to_string());
-    message.header(MESSAGE_ID, message_id(&raw.stream, raw.sequence, owner, &raw.payload));
+    message.header(MESSAGE_ID, message_id);
     if detail == Detail::Full {
         message.header(ORIGIN_CHANNEL, channel.to_string());
         message.header(ORIGIN_SUBJECT, one_line(&raw.subject));

@@ -28,6 +28,8 @@ struct PubAck<'a> {
     stream: Cow<'a, str>,
     #[serde(default)]
     seq: u64,
+    #[serde(default)]
+    duplicate: bool,
 }
 
 #[derive(Deserialize)]
@@ -53,6 +55,12 @@ pub(super) fn read(message: &Message, stream: &str) -> Ack {
         Some(ack) if ack.stream == stream => Ack::Stored,
         _ => Ack::Elsewhere,
     }
+}
+
+/// The sequence of the message with the same dedupe id that the stream had before, when an acknowledgement tells of one. It may
+/// have been taken away since.
+pub(super) fn duplicate_of(message: &Message) -> Option<u64> {
+    parse(message.payload()).filter(|ack| ack.duplicate).map(|ack| ack.seq)
 }
 
 fn is_no_responders(message: &Message) -> bool {
@@ -126,6 +134,12 @@ mod tests {
         );
         let nobody = message("NATS/1.0 503\r\n\r\n", "");
         assert!(is_one(&nobody) && read(&nobody, "S") == Ack::Elsewhere);
+    }
+
+    #[test]
+    fn a_duplicate_names_the_message_that_was_there_before() {
+        assert_eq!(duplicate_of(&message("", r#"{"stream":"S","seq":12,"duplicate": true}"#)), Some(12));
+        assert_eq!(duplicate_of(&message("", r#"{"stream":"S","seq":12}"#)), None);
     }
 
     #[test]

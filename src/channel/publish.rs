@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::awaited::{Awaited, End, Waiting};
 use super::broker;
 use super::pub_ack::{self, Ack};
-use super::wire::{self, Subscription, Wire};
+use super::wire::{self, Message, Subscription, Wire};
 use crate::event::{self, Event, PassThrough};
+use crate::fault_point::{Point, at};
 use crate::resource::{AllowedSubjects, ChannelKind, Key};
 use crate::telemetry::ChannelMeter;
 
@@ -129,7 +130,7 @@ impl Publisher {
         pass_through: &PassThrough,
     ) -> Result<(), PublishError> {
         let (subject, message) = self.prepare(target, event, pass_through, event.message_id())?;
-        self.store(&target.stream, &subject, message).await
+        self.store(&target.stream, &subject, message).await.map(drop)
     }
 
     /// Stores an event that a delivery leads to: a reply, a dead letter, or the event itself on its way into another channel.
@@ -147,7 +148,7 @@ impl Publisher {
     ) -> Result<(), PublishError> {
         let message_id = format!("{}.{delivery}", event.message_id());
         let (subject, message) = self.prepare(target, event, pass_through, message_id)?;
-        self.store(&target.stream, &subject, message).await
+        self.store(&target.stream, &subject, message).await.map(drop)
     }
 
     /// Stores all events of a request; returns when JetStream has every one. Sizes are checked first, so that an event that is
@@ -169,10 +170,10 @@ impl Publisher {
         let prepared = prepared?;
         let mut sent = Vec::with_capacity(prepared.len());
         for (subject, message) in &prepared {
-            sent.push(self.send(subject, message).await?);
+            sent.push(at(Point::BatchSent, self.send(subject, message)).await?);
         }
         for publish in sent {
-            self.acknowledged(&target.stream, publish).await?;
+            at(Point::BatchAcknowledged, self.acknowledged(&target.stream, publish)).await?;
         }
         Ok(())
     }
@@ -213,10 +214,10 @@ impl Publisher {
         Err(PublishError::TooLarge(text))
     }
 
-    /// Publishes and waits until `stream` acknowledges.
-    pub(super) async fn store(&self, stream: &str, subject: &str, message: Prepared) -> Result<(), PublishError> {
-        let sent = self.send(subject, &message).await?;
-        self.acknowledged(stream, sent).await
+    /// Publishes and waits until `stream` acknowledges; gives what it says.
+    pub(super) async fn store(&self, stream: &str, subject: &str, message: Prepared) -> Result<Message, PublishError> {
+        let sent = at(Point::EventSent, self.send(subject, &message)).await?;
+        at(Point::EventAcknowledged, self.acknowledged(stream, sent)).await
     }
 
     async fn send<'a>(&'a self, subject: &'a str, message: &Prepared) -> Result<Sent<'a>, PublishError> {
@@ -243,19 +244,19 @@ impl Publisher {
     }
 
     /// Waits until `stream` acknowledges.
-    async fn acknowledged(&self, stream: &str, sent: Sent<'_>) -> Result<(), PublishError> {
+    async fn acknowledged(&self, stream: &str, sent: Sent<'_>) -> Result<Message, PublishError> {
         let Sent { mut waiting, subject, denials } = sent;
         let end = poll_fn(|cx| match waiting.poll(cx) {
             Poll::Pending if self.wire.denied_since(subject, denials) => Poll::Ready(None),
             poll => poll.map(Some),
         });
         let answer = match end.await {
-            Some(End::Answered(message)) => pub_ack::read(&message, stream),
+            Some(End::Answered(message)) => message,
             Some(End::Lost | End::Overdue) => return Err(PublishError::NoAck(self.ack_timeout)),
             None => return Err(PublishError::Denied(subject.to_owned())),
         };
-        match answer {
-            Ack::Stored => Ok(()),
+        match pub_ack::read(&answer, stream) {
+            Ack::Stored => Ok(answer),
             // None, or that of somebody else, who will not hand the event on to our subscriptions.
             Ack::Elsewhere => {
                 self.missing.notify_one();

@@ -12,6 +12,10 @@ use super::wire::{self, Wire};
 /// How the subject begins that settles a delivery.
 const ACK_SUBJECT: &str = "$JS.ACK.";
 
+/// How long an outcome waits for a connection; what is not told by then is delivered once more. Long enough for any outage after
+/// which a sink could still be asked for patience, and not for ever: a stream that was made anew meanwhile counts from 1 again.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// The right and the duty to settle one delivery.
 #[derive(Debug, Clone)]
 pub struct Ticket {
@@ -33,11 +37,12 @@ pub(super) struct Way {
     wire: Wire,
     /// As [`Consumer::gone`].
     gone: Arc<AtomicBool>,
+    patience: Duration,
 }
 
 impl Way {
     pub(super) fn new(wire: Wire, consumer: &Consumer) -> Self {
-        Self { wire, gone: Arc::clone(&consumer.gone) }
+        Self { wire, gone: Arc::clone(&consumer.gone), patience: PATIENCE }
     }
 }
 
@@ -69,10 +74,15 @@ impl Ticket {
         self.place
     }
 
-    /// The outcome is durable: never deliver again. Without a connection this waits for one, for otherwise the event would be
-    /// delivered once more.
+    /// The outcome is durable: never deliver again. Without a connection this waits for one, though no longer than ten minutes, for
+    /// otherwise the event would be delivered once more.
     pub async fn acknowledge(&self) {
         self.send_once_connected(b"+ACK").await;
+    }
+
+    /// Nobody wants it: never deliver again. Without a connection it comes again, and nobody wants it then either.
+    pub async fn decline(&self) {
+        self.send(b"+ACK").await;
     }
 
     /// Deliver again, not before `wait` is over. The wait is kept by JetStream and outlives us. Without a connection this waits
@@ -93,10 +103,17 @@ impl Ticket {
     }
 
     async fn send_once_connected(&self, answer: &[u8]) {
-        while !self.send(answer).await {
-            let Some(delivery) = &self.delivery else { return };
-            delivery.way.wire.connected().await;
+        let Some(delivery) = &self.delivery else { return };
+        // Nearly always; a timer for each event would cost more than its acknowledgement.
+        if self.send(answer).await {
+            return;
         }
+        let telling = async {
+            while !self.send(answer).await {
+                delivery.way.wire.connected().await;
+            }
+        };
+        let _ = tokio::time::timeout(delivery.way.patience, telling).await;
     }
 
     /// True when it is sent, or must not be.
@@ -143,7 +160,19 @@ fn ack_subject(stream: &str, consumer: &str, stream_sequence: u64, consumer_sequ
 
 #[cfg(test)]
 mod tests {
+    use super::super::connect::Settings;
     use super::*;
+
+    #[tokio::test]
+    async fn an_outcome_waits_for_a_connection_but_not_for_ever() {
+        // Nobody listens there.
+        let settings = Settings { urls: vec!["nats://127.0.0.1:1".to_owned()], ..Settings::default() };
+        let wire = Wire::open(&settings, "test").await.unwrap();
+        let way = Arc::new(Way { wire, gone: Arc::default(), patience: Duration::from_millis(50) });
+        let ticket = Ticket::new(&way, b"$JS.ACK.S.C.1.2.3.4.0").unwrap();
+        tokio::time::timeout(Duration::from_secs(10), ticket.acknowledge()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), ticket.retry_after(Duration::ZERO)).await.unwrap();
+    }
 
     #[test]
     fn both_forms_of_the_ack_subject_are_read() {

@@ -17,6 +17,7 @@ use crate::channel::broker;
 use crate::channel::dead_letter::{self, Provenance};
 use crate::channel::{Poison, PublishError, Stored};
 use crate::event::{Event, PassThrough};
+use crate::fault_point::{Point, at};
 use crate::sink::{Answer, DeliveryId, Failure, Outcome, Purpose, Request, Sink};
 
 /// How long an event waits to be tried again when its dead letter could not even be kept.
@@ -154,24 +155,24 @@ impl Work {
     }
 
     async fn settle_as(self, end: End, contact: Contact) -> Report {
-        self.stored.ticket.acknowledge().await;
+        at(Point::Settled, self.stored.ticket.acknowledge()).await;
         Report { sequence: self.sequence(), lane: self.lane, contact, end }
     }
 
     async fn retry_after(self, wait: Duration, contact: Contact) -> Report {
-        self.stored.ticket.retry_after(wait).await;
+        at(Point::GivenBack, self.stored.ticket.retry_after(wait)).await;
         Report { sequence: self.sequence(), lane: self.lane, contact, end: End::Retry(wait) }
     }
 
     async fn come_again(self, contact: Contact) -> Report {
-        self.stored.ticket.retry_after(NOT_KEPT_WAIT).await;
+        at(Point::GivenBack, self.stored.ticket.retry_after(NOT_KEPT_WAIT)).await;
         Report { sequence: self.sequence(), lane: self.lane, contact, end: End::NotKept(NOT_KEPT_WAIT) }
     }
 }
 
 /// Delivers a stored event and settles it.
 pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> Report {
-    let mut slot = Slot::take(slots).await;
+    let mut slot = at(Point::SlotTaken, Slot::take(slots)).await;
     let plan = &context.plan;
     let (sink, purpose) = match (&plan.subscriber, &plan.reply) {
         (Some(subscriber), _) => (subscriber, Purpose::Subscriber),
@@ -182,7 +183,7 @@ pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> 
     let guarded = work.guarded(sink);
     let event = guarded.as_ref().unwrap_or(&work.stored.event);
     let request = request(&context, &work, purpose, event, &work.stored.pass_through);
-    let (exchange, outcome) = context.trail.send(sink, work.attempt(), request).await;
+    let (exchange, outcome) = at(Point::Attempted, context.trail.send(sink, work.attempt(), request)).await;
     match outcome {
         Outcome::Accepted(code, Answer::Reply(reply)) if plan.reply.is_some() => {
             context.trail.tell(&work, &exchange, Ok(code), trail::Next::Reply);
@@ -218,7 +219,7 @@ pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
                     count, "messages are set aside: no event can be read from them"
                 );
             }
-            poison.ticket.acknowledge().await;
+            at(Point::PoisonSettled, poison.ticket.acknowledge()).await;
             End::SetAside
         }
         Err(error) => {
@@ -228,7 +229,7 @@ pub(super) async fn set_aside(context: Context, poison: Poison) -> Report {
                     "messages that are no events could not be set aside yet"
                 );
             }
-            poison.ticket.retry_after(NOT_KEPT_WAIT).await;
+            at(Point::PoisonGivenBack, poison.ticket.retry_after(NOT_KEPT_WAIT)).await;
             End::NotKept(NOT_KEPT_WAIT)
         }
     };
@@ -286,14 +287,15 @@ async fn answer(context: &Context, work: Work, reply: (Event, PassThrough), slot
     // In a broker, a reply that cannot be stored is a failed delivery: the subscriber is asked again (Knative's broker
     // specification), and the reply counts down what its event had left.
     let request = request(context, &work, Purpose::Reply, &event, &pass_through);
-    let (exchange, outcome) = context.trail.send(sink, work.attempt(), request).await;
+    let (exchange, outcome) = at(Point::BrokerReplySent, context.trail.send(sink, work.attempt(), request)).await;
     match outcome {
         Outcome::Accepted(code, _) => {
             context.trail.tell(&work, &exchange, Ok(code), trail::Next::Settled);
             work.settle(Contact::Reached).await
         }
         Outcome::Failed(failure) => {
-            failed(context, work, exchange, Failure { unreachable: false, ..failure }, slot).await
+            let failure = Failure { unreachable: false, ..failure };
+            failed(context, work, exchange, failure, slot).await
         }
     }
 }
@@ -359,10 +361,14 @@ async fn persist(
     slot: &mut Slot,
 ) -> Result<(), Failure> {
     let plan = &context.plan;
+    let (sent, waits) = match purpose {
+        Purpose::DeadLetter => (Point::DeadLetterSent, Point::DeadLetterWaits),
+        Purpose::Reply | Purpose::Subscriber => (Point::ReplySent, Point::ReplyWaits),
+    };
     let mut attempt = 1;
     loop {
         let request = request(context, work, purpose, event, pass_through);
-        let (exchange, outcome) = context.trail.send(sink, attempt, request).await;
+        let (exchange, outcome) = at(sent, context.trail.send(sink, attempt, request)).await;
         let failure = match outcome {
             Outcome::Accepted(code, _) => {
                 context.trail.tell(work, &exchange, Ok(code), trail::Next::Settled);
@@ -373,7 +379,7 @@ async fn persist(
         match policy::after_failure(&failure, attempt, &plan.delivery, fastrand::f64()) {
             Next::RetryAfter(wait) => {
                 context.trail.tell(work, &exchange, Err(&failure), trail::Next::RetryAfter(wait));
-                slot.sleep(wait).await;
+                at(waits, slot.sleep(wait)).await;
             }
             Next::GiveUp => {
                 let next = if purpose == Purpose::DeadLetter { trail::Next::Keep } else { after_all(context) };
@@ -408,7 +414,7 @@ async fn keep(
     let mut tries = 1;
     loop {
         match shared.dead_letters.keep(&plan.subscription, provenance, letter, pass_through).await {
-            Err(_) if tries < KEEP_TRIES => slot.sleep(NOT_KEPT_WAIT).await,
+            Err(_) if tries < KEEP_TRIES => at(Point::KeepWaits, slot.sleep(NOT_KEPT_WAIT)).await,
             kept => return kept,
         }
         tries += 1;

@@ -13,6 +13,7 @@ use super::breaker::Contact;
 use super::slots::Slot;
 use super::trail::{self, Exchange};
 use crate::event::Event;
+use crate::fault_point::{Point, at};
 use crate::resource::Batch;
 use crate::sink::{BatchRequest, Failure, Outcome, Purpose};
 
@@ -62,7 +63,7 @@ impl Gathering {
 
 /// Delivers a batch and settles each of its events.
 pub(super) async fn run(context: Context, works: Together<Work>, slots: Arc<Semaphore>) -> Together<Report> {
-    let slot = Slot::take(Arc::clone(&slots)).await;
+    let slot = at(Point::BatchSlot, Slot::take(Arc::clone(&slots))).await;
     let plan = &context.plan;
     let Some(sink) = plan.subscriber.as_ref().or(plan.reply.as_ref()) else {
         return join_all(works.into_iter().map(|work| work.settle(Contact::None))).await.into();
@@ -70,7 +71,8 @@ pub(super) async fn run(context: Context, works: Together<Work>, slots: Arc<Sema
     let events: Vec<&Event> = works.iter().map(|work| &work.stored.event).collect();
     let request = BatchRequest { events: &events, namespace: plan.subscription.namespace(), timeout: plan.timeout() };
     // One request, one answer, and an attempt for each of its events.
-    let (exchange, outcome) = Exchange::of(sink, Purpose::Subscriber, 1, sink.deliver_batch(request)).await;
+    let exchange = Exchange::of(sink, Purpose::Subscriber, 1, sink.deliver_batch(request));
+    let (exchange, outcome) = at(Point::BatchAttempted, exchange).await;
     let of = |work: &Work| exchange.as_attempt(work.attempt(), context.trail.begin(work));
     match outcome {
         Outcome::Accepted(code, _) => {
@@ -98,6 +100,6 @@ async fn one_failed(
     failure: &Failure,
     slots: &Arc<Semaphore>,
 ) -> Report {
-    let mut slot = Slot::take(Arc::clone(slots)).await;
+    let mut slot = at(Point::FailedSlot, Slot::take(Arc::clone(slots))).await;
     attempt::failed(context, work, exchange, failure.clone(), &mut slot).await
 }

@@ -22,6 +22,7 @@ use super::lanes::{Entry, Lanes};
 use super::returning::Returning;
 use super::slots::{MAX_HELD, MAX_IN_FLIGHT};
 use crate::channel::{Poison, Stored, Ticket, Unsettled};
+use crate::fault_point::{Point, at};
 use crate::filter::{Filter, Verdict};
 use crate::resource::Ordering;
 use crate::sink::Sink;
@@ -249,7 +250,8 @@ impl Desk {
         let sequence = stored.ticket.place().stream_sequence;
         if !self.wants(&stored) {
             self.context.meter.filtered.add(1);
-            stored.ticket.acknowledge().await;
+            // The worker itself is here, and must not wait for a connection.
+            at(Point::RefusedSettled, stored.ticket.decline()).await;
             self.arrive(sequence, None);
         } else if self.hold(&stored.ticket).await {
             self.arrive(sequence, Some(stored));
@@ -505,7 +507,7 @@ impl Desk {
     pub(super) async fn clear(&mut self) {
         self.at_work.shutdown().await;
         for held in self.held.values() {
-            held.ticket.give_back().await;
+            at(Point::DrainGivenBack, held.ticket.give_back()).await;
         }
     }
 }

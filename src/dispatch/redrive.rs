@@ -27,6 +27,7 @@ use super::desk::Desk;
 use super::{Context, Surroundings, batch};
 use crate::channel::kept::{self, Content, LetterId};
 use crate::channel::{ApiError, Call, name};
+use crate::fault_point::{Point, at};
 use crate::resource::Ordering;
 
 /// Letters of one subscription that one bridge has at work; whoever asks for more is told to come again.
@@ -135,7 +136,8 @@ impl Redriver {
             Ok(question) => question,
             Err(error) => {
                 let reason = format!("the question is not understood, versions may differ: {error}");
-                return answer(&call, &Answer::Untried { reason }).await;
+                let untried = Answer::Untried { reason };
+                return answer(&call, &untried).await;
             }
         };
         let Some(claim) = Claim::of(&self.sequences, question.letter.sequence) else {
@@ -148,7 +150,7 @@ impl Redriver {
             let mut signs = tokio::time::interval(SIGN_OF_LIFE);
             loop {
                 tokio::select! {
-                    became = &mut delivery => return answer(&call, &became).await,
+                    became = &mut delivery => return at(Point::RedriveAnswered, answer(&call, &became)).await,
                     _ = signs.tick() => answer(&call, &Answer::Working).await,
                 }
             }
@@ -166,7 +168,7 @@ impl Deliverer {
         };
         for attempt in 1.. {
             // Anew each time: somebody may have taken it away meanwhile.
-            let found = match kept::letter(&shared.api, letter.sequence).await {
+            let found = match at(Point::LetterRead, kept::letter(&shared.api, letter.sequence)).await {
                 Ok(found) => found.filter(|found| found.place == letter && found.is_of(&plan.subscription)),
                 Err(error) => return Answer::Untried { reason: format!("it cannot be read: {error}") },
             };
@@ -180,7 +182,7 @@ impl Deliverer {
             let became = match report.end {
                 End::Retry(wait) => {
                     tokio::select! {
-                        () = tokio::time::sleep(wait) => continue,
+                        () = at(Point::RedriveWaits, tokio::time::sleep(wait)) => continue,
                         () = stop.cancelled() => return Answer::Busy,
                     }
                 }
@@ -218,7 +220,7 @@ impl Deliverer {
     async fn delete(&self, letter: LetterId) -> Result<(), ApiError> {
         let mut tries = 1;
         loop {
-            match kept::remove(&self.context.shared.api, letter).await {
+            match at(Point::LetterDeleted, kept::remove(&self.context.shared.api, letter)).await {
                 Err(_) if tries < DELETE_TRIES => tokio::time::sleep(DELETE_WAIT).await,
                 removed => return removed,
             }

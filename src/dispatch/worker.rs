@@ -17,6 +17,7 @@ use super::trail::Trail;
 use super::{Context, Plan, Shared, Surroundings};
 use crate::channel::connect::Link;
 use crate::channel::{ApiError, PullError, Pulled, Puller, Silence};
+use crate::fault_point::{Point, at};
 
 /// The first and the longest wait before a broken pull is built anew.
 const REBUILD_MIN: Duration = Duration::from_millis(50);
@@ -114,7 +115,7 @@ impl Worker {
                 Some(reports) = self.desk.work() => {
                     self.done(reports);
                 }
-                pulled = puller.next() => match self.take_in(pulled, puller).await {
+                pulled = puller.next() => match at(Point::TakenIn, self.take_in(pulled, puller)).await {
                     Ok(()) => {
                         *patience = REBUILD_MIN;
                         self.tell();
@@ -123,7 +124,7 @@ impl Worker {
                 },
                 granted = self.pace.grant(room), if room > 0 => {
                     self.desk.asked();
-                    puller.ask(granted).await;
+                    at(Point::PullAsked, puller.ask(granted)).await;
                 }
                 () = sleep_until(waking.unwrap_or_else(Instant::now)), if waking.is_some() => self.desk.wake(),
                 _ = signs_of_work.tick(), if self.desk.len() > 0 => self.desk.sign_work().await,
@@ -273,7 +274,7 @@ impl Worker {
             tracing::info!(subscription = %self.context.plan.subscription, events = left, "given back to JetStream");
         }
         let Surroundings { plan, shared, .. } = &*self.context;
-        shared.pulls.flush(LAST_FLUSH).await;
+        at(Point::DrainFlushed, shared.pulls.flush(LAST_FLUSH)).await;
         if self.pinned
             && let Err(error) = plan.consumer.unpin(&shared.api).await
         {

@@ -27,6 +27,7 @@ use crate::channel::Targets;
 use crate::channel::{PublishError, Publisher, Target};
 use crate::event::http::Mode;
 use crate::event::{self, Event, PassThrough};
+use crate::fault_point::{Point, at};
 use crate::resource::Key;
 use crate::server::Handler;
 use crate::telemetry::{Metrics, Tally, Tracer};
@@ -109,7 +110,7 @@ where
     let answer = answer.unwrap_or(Err(Error::Panicked));
     account.close(head.uri.path(), &gate.metrics, &answer);
     let response = answer.unwrap_or_else(|error| error.response());
-    body.discard().await;
+    at(Point::AnswerReady, body.discard()).await;
     response
 }
 
@@ -164,7 +165,7 @@ impl<S: Store> Gate<S> {
         let _place = self.let_in()?;
         let mode = event::http::mode(headers)?;
         account.has_mode(mode);
-        let body = body.read(self.limit(mode), &self.memory).await?;
+        let body = at(Point::BodyRead, body.read(self.limit(mode), &self.memory)).await?;
         let events = event::http::decode_in(mode, headers, body.bytes.clone())?;
         account.has(&events);
         self.store.publish_all(target, &events, &account.pass_through(headers)).await?;

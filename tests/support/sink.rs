@@ -10,8 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::eventually;
 use super::http::{Message, read_message};
+use super::{eventually, until};
 
 /// One request that a sink got.
 #[derive(Debug, Clone)]
@@ -78,8 +78,10 @@ impl Sink {
 
     /// Waits for at least so many requests to a path.
     pub async fn wait_for(&self, path: &str, count: usize) -> Vec<Request> {
-        let enough = || async { Some(self.requests(path)).filter(|requests| requests.len() >= count) };
-        eventually(&format!("{count} requests to {path} at a sink"), enough).await
+        // Counted before they are copied: there may be thousands.
+        let come = || self.seen.lock().unwrap().iter().filter(|request| request.target() == path).count();
+        until(&format!("{count} requests to {path} at a sink"), || async { come() >= count }).await;
+        self.requests(path)
     }
 
     /// Waits for one request to a path and gives it.

@@ -29,13 +29,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::connect::{Link, Settings, SettingsError, denied_subject};
 use super::secrets::Secrets;
+use crate::fault_point;
 use connect::Dialer;
 use denials::Denials;
 pub(super) use frame::Message;
 use identity::{Identity, Info};
 use outbox::{NotAdded, Outbox, Ping};
 use servers::Servers;
-use session::Session;
+use session::{Fault, Session};
 use subscribers::Subscribers;
 pub(super) use subscribers::{Subscriber, Subscription};
 use tls::Tls;
@@ -195,7 +196,7 @@ async fn connections(shared: Arc<Shared>, mut dialer: Dialer) {
         let connection = shared.up(&connected.info);
         tracing::debug!(host = server.host, port = server.port, "connected to NATS");
         let mut session = Session::new(Arc::clone(&shared), connected, connection);
-        let fault = session.run().await;
+        let fault = fault_point::cuttable(session.run()).await.unwrap_or(Fault::Closed);
         shared.down();
         dialer.servers.discovered(&server, &session.connect_urls);
         tracing::warn!(host = server.host, port = server.port, error = %fault, "the connection to NATS is lost");
