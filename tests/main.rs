@@ -7,6 +7,7 @@
 mod support;
 mod support_works;
 
+mod address_guard;
 mod adoption;
 mod architecture;
 mod backlog;
@@ -43,6 +44,8 @@ mod redrive;
 mod replies;
 mod response_table;
 mod routing;
+mod secrets;
+mod sink_tls;
 mod size_limit;
 mod slow_sink;
 mod steering;

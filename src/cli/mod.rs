@@ -32,6 +32,7 @@ mod send;
 mod sender;
 pub mod serve;
 mod shutdown;
+mod sinks;
 mod size;
 mod tail;
 mod validate;

@@ -4,6 +4,7 @@
 //! values), [`Desired::build`] makes them into one value that the bridge works towards. Every fault says in which file,
 //! document and field it is and what was expected there.
 
+pub mod certificates;
 mod controls;
 mod delivery;
 mod desired;
@@ -23,7 +24,7 @@ pub use desired::{
     Channel, ChannelKind, ConsumerTemplate, DeliverPolicy, Desired, Discard, Placement, Retention, Source, Storage,
     StreamTemplate, Subscription, SubscriptionKind,
 };
-pub use destination::{Destination, Resolver, resolve_entry};
+pub use destination::{Address, Destination, Resolver, resolve_entry, shown_url, without_user};
 pub use fault::Fault;
 pub use reader::closest;
 

@@ -9,6 +9,7 @@ pub mod nats;
 pub mod process;
 pub mod resources;
 pub mod sink;
+pub mod tls;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener};
