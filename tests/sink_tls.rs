@@ -186,7 +186,10 @@ async fn files_that_cannot_be_used_are_named_with_exit_2() {
 async fn send(url: &str, authorities: &str) -> Ended {
     let dir = tempfile::tempdir().unwrap();
     let mut command = knats();
-    command.args(["send", "--type", "t", "--data", "1"]).env("K_SINK", url).env("K_CA_CERTS", authorities);
+    command
+        .args(["send", "--retries", "0", "--type", "t", "--data", "1"])
+        .env("K_SINK", url)
+        .env("K_CA_CERTS", authorities);
     Process::spawn(command, dir.path(), "knats").ended().await
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
 use url::Url;
 
+use super::address::{Address, shown_url};
 use super::kinds::CHANNEL_KINDS;
 use super::reader::{At, Fields, shown};
 use super::{Key, certificates};
@@ -25,28 +25,6 @@ pub enum Destination {
     /// A channel (or broker) of ours: delivered straight into its subject, with no HTTP hop.
     Channel(Key),
     Url(Address),
-}
-
-/// A destination that is a URL.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// Absolute. It may have a scheme that nobody can deliver to; such a destination was accepted with a warning and its
-    /// deliveries fail.
-    pub url: String,
-    /// Certificate authorities (PEM) that are trusted here beside all others (`CACerts`).
-    pub ca_certs: Option<Arc<str>>,
-}
-
-impl From<&str> for Address {
-    fn from(url: &str) -> Self {
-        Self::from(url.to_owned())
-    }
-}
-
-impl From<String> for Address {
-    fn from(url: String) -> Self {
-        Self { url, ca_certs: None }
-    }
 }
 
 impl fmt::Display for Destination {
@@ -69,36 +47,6 @@ impl Destination {
             Self::Channel(_) => self.to_string(),
         }
     }
-}
-
-/// A URL as it may be shown to anybody: neither the user nor the query in it, which may be secrets.
-pub fn shown_url(text: &str) -> String {
-    let Ok(mut url) = Url::parse(text) else { return text.to_owned() };
-    let (has_user, has_query) = (has_user(&url), url.query().is_some());
-    // Fails only for URLs that cannot have a user.
-    if has_user {
-        let _ = url.set_password(None).and(url.set_username("***"));
-    }
-    if has_query {
-        url.set_query(Some("***"));
-    }
-    if has_user || has_query { url.into() } else { text.to_owned() }
-}
-
-/// A URL without what it says of a user, as `knativeerrordest` shows it. What tells two destinations apart stays.
-pub fn without_user(text: &str) -> String {
-    match Url::parse(text) {
-        Ok(mut url) if has_user(&url) => {
-            // Fails only for URLs that cannot have a user.
-            let _ = url.set_password(None).and(url.set_username(""));
-            url.into()
-        }
-        _ => text.to_owned(),
-    }
-}
-
-fn has_user(url: &Url) -> bool {
-    !url.username().is_empty() || url.password().is_some()
 }
 
 /// What a `ref` to a Service means outside a cluster (`--resolve NS/NAME=URL`).

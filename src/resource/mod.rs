@@ -4,6 +4,7 @@
 //! values), [`Desired::build`] makes them into one value that the bridge works towards. Every fault says in which file,
 //! document and field it is and what was expected there.
 
+mod address;
 pub mod certificates;
 mod controls;
 mod delivery;
@@ -18,13 +19,14 @@ mod reader;
 
 use std::fmt;
 
+pub use address::{Address, shown_url, without_user};
 pub use controls::{Batch, Breaker, Controls, Ordering};
 pub use delivery::{BackoffPolicy, Delivery, Format};
 pub use desired::{
     Channel, ChannelKind, ConsumerTemplate, DeliverPolicy, Desired, Discard, Placement, Retention, Source, Storage,
     StreamTemplate, Subscription, SubscriptionKind,
 };
-pub use destination::{Address, Destination, Resolver, resolve_entry, shown_url, without_user};
+pub use destination::{Destination, Resolver, resolve_entry};
 pub use fault::Fault;
 pub use reader::closest;
 

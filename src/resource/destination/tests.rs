@@ -213,21 +213,6 @@ fn certificate_authorities_that_are_none_are_a_fault_that_shows_nothing_of_them(
 }
 
 #[test]
-fn a_url_is_shown_without_user_and_query_and_told_of_without_user() {
-    for (url, shown, told) in [
-        ("http://h/p", "http://h/p", "http://h/p"),
-        ("https://H:8443/a/../b", "https://H:8443/a/../b", "https://H:8443/a/../b"),
-        ("http://u:p@h/a?t=s", "http://***@h/a?***", "http://h/a?t=s"),
-        ("http://u@h/", "http://***@h/", "http://h/"),
-        ("http://h/?t=s#f", "http://h/?***#f", "http://h/?t=s#f"),
-        ("ftp://u:p@h/x", "ftp://***@h/x", "ftp://h/x"),
-        ("no url", "no url", "no url"),
-    ] {
-        assert_eq!((shown_url(url).as_str(), without_user(url).as_str()), (shown, told));
-    }
-}
-
-#[test]
 fn a_resolve_entry_is_a_key_and_an_http_url() {
     for (text, url) in [
         ("default/viewer=http://127.0.0.1:8081", "http://127.0.0.1:8081"),
