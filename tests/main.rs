@@ -36,6 +36,7 @@ mod manifests;
 mod manifests_in_repo;
 mod metrics;
 mod nats_access;
+mod nats_operator;
 mod observability;
 mod odd_answers;
 mod otlp_metrics;

@@ -193,3 +193,20 @@ async fn an_api_call_that_is_denied_is_named_in_readyz() {
     bridge.wait_for_readyz("503 with the subject", reason).await;
     bridge.send("bar", &event("1")).await;
 }
+
+#[tokio::test]
+async fn a_renewed_authority_of_nats_counts_from_the_next_connection_on() {
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let mut nats =
+        Nats::start_as(&format!("tls {{ cert_file: {:?}, key_file: {:?} }}", path("server.pem"), path("server.key")));
+    let sink = Sink::start().await;
+    let bridge = Bridge::at(&nats.url()).file("resources.yaml", &documents(&sink)).flag("--nats-ca", &path("ca.pem"));
+    let bridge = bridge.start().await;
+    nats.kill9();
+    bridge.wait_for_readyz("503", |answer| answer.status() == 503).await;
+    certificates(dir.path());
+    nats.spawn_again();
+    works(&bridge, &sink).await;
+}
