@@ -151,3 +151,12 @@ async fn a_secret_on_the_command_line_is_warned_of() {
         assert_eq!(ended.stderr.contains(warned), args.contains(&url), "{}", ended.stderr);
     }
 }
+
+#[tokio::test]
+async fn a_flag_that_cannot_be_read_is_named_without_its_secrets() {
+    let setup = Bridge::at("nats://127.0.0.1:1").flag("--resolve", "default/x=http://user:hush-word@h h/?t=hush-query");
+    let ended = setup.ended().await;
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("--resolve") && ended.stderr.contains("***@h h/"), "{}", ended.stderr);
+    assert_silent("standard error", &ended.stderr);
+}
