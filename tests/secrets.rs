@@ -140,15 +140,12 @@ async fn a_secret_that_nats_does_not_take_is_not_told_of() {
 
 #[tokio::test]
 async fn a_secret_on_the_command_line_is_warned_of() {
-    let warned = "in the list of processes";
-    let url = "nats://ann:hush-word@127.0.0.1:1";
-    for args in
-        [vec!["get", "channels", "--nats-url", url], vec!["get", "channels", "--nats-url", "nats://127.0.0.1:1"]]
-    {
-        let ended = run(&args).await;
-        assert_eq!(ended.code, Some(1));
+    for (url, is_warned) in [("nats://ann:hush-word@127.0.0.1:1", true), ("nats://127.0.0.1:1", false)] {
+        // Ends at once, without a server.
+        let ended = run(&["get", "channels", "--nats-url", url, "--nats-ca", "/nowhere"]).await;
+        assert_eq!(ended.code, Some(2));
         assert_silent("standard error", &ended.stderr);
-        assert_eq!(ended.stderr.contains(warned), args.contains(&url), "{}", ended.stderr);
+        assert_eq!(ended.stderr.contains("in the list of processes"), is_warned, "{}", ended.stderr);
     }
 }
 

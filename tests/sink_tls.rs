@@ -56,10 +56,15 @@ async fn authorities_of_a_file_are_trusted_and_read_again_when_it_changes_and_a_
     let front = Front::before(&sink, &new).await;
     let files = Mounted(dir.path());
     files.write(&[("ca.pem", old.pem())]);
-    let documents = [channel("foo"), subscribe("sub", "foo", &front.url("/"))];
+    let third = json!({"uri": front.url("/third"), "CACerts": Authority::new("third").pem()});
+    let documents = [
+        channel("foo"),
+        subscribe("sub", "foo", &front.url("/")),
+        subscription("besides", "foo", json!({"subscriber": third, "delivery": {"retry": 0}})),
+    ];
     let bridge = Bridge::of(&nats, &documents).flag("--sink-ca-file", &files.path("ca.pem")).start().await;
     bridge.send("foo", &event("1")).await;
-    let (_, reason) = reasons(&nats, 1).await.remove(0);
+    let (_, reason) = reasons(&nats, 2).await.remove(0);
     assert!(
         reason.contains("not signed by an authority that is trusted") && reason.contains("--sink-ca-file"),
         "{reason}"
@@ -69,6 +74,7 @@ async fn authorities_of_a_file_are_trusted_and_read_again_when_it_changes_and_a_
     log_has(&bridge, "read anew", 1).await;
     bridge.send("foo", &event("2")).await;
     sink.wait_for_id("/", "2").await;
+    sink.wait_for_id("/third", "2").await;
 
     files.write(&[("ca.pem", "nonsense")]);
     log_has(&bridge, "stay as they were", 1).await;
@@ -77,7 +83,8 @@ async fn authorities_of_a_file_are_trusted_and_read_again_when_it_changes_and_a_
     log_has(&bridge, "read anew", 2).await;
     // What stood with the old trust is used no more.
     bridge.send("foo", &event("3")).await;
-    assert_eq!(reasons(&nats, 2).await[1].0, "3");
+    let ids: Vec<String> = reasons(&nats, 4).await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, ["1", "1", "3", "3"]);
     assert_eq!(bridge.stderr().matches("stay as they were").count(), 1);
 }
 

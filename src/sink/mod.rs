@@ -8,6 +8,7 @@ mod into_channel;
 mod outcome;
 mod plain;
 mod trust;
+mod ways;
 
 use std::pin::Pin;
 use std::time::Duration;
