@@ -23,7 +23,7 @@ use crate::dispatch::{Feed, Shared};
 use crate::ingress::{self, Access, Ingress, Listeners};
 use crate::manage::Manager;
 use crate::resource::{Desired, Key};
-use crate::sink::{Client, ClientError};
+use crate::sink::{Client, ClientError, client};
 use crate::telemetry::{Exposition, Metrics, Tracer, otlp};
 use reconcile::Reconciler;
 use scrape::Scrape;
@@ -51,6 +51,8 @@ pub struct Config {
     pub admin_token: Option<Token>,
     /// How dead letters are kept.
     pub retention: Retention,
+    /// How deliveries leave over HTTP.
+    pub sinks: client::Settings,
     /// What is handed to a collector.
     pub telemetry: otlp::Settings,
 }
@@ -92,6 +94,7 @@ pub async fn run(
     resources: watch::Receiver<Resources>,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
+    let client = Client::of(config.sinks.clone())?;
     let closed = CancellationToken::new();
     let control = Connection::open(&config.nats, "knats").await?;
     let wire = Wire::open(&config.nats, "knats-events").await?;
@@ -149,7 +152,9 @@ pub async fn run(
     if config.dispatcher {
         tasks.spawn(status::respond(control.clone(), board_receiver, shutdown.clone()));
     }
-    let reconciler = Reconciler::new(config.clone(), shared, publisher, Client::new()?, targets, readiness, board);
+    let (followed, drained) = (client.clone(), shutdown.clone());
+    tasks.spawn(async move { drained.run_until_cancelled_owned(followed.follow_files()).await });
+    let reconciler = Reconciler::new(config.clone(), shared, publisher, client, targets, readiness, board);
     tasks.spawn(reconciler.run(resources, shutdown.clone()));
     tasks.close();
 

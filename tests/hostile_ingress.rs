@@ -183,13 +183,13 @@ async fn many_attributes_are_taken_or_refused_and_never_lost() {
 
 #[tokio::test]
 async fn silent_handshakes_hold_up_nobody() {
-    let authority = Authority::new();
-    let (nats, dir, identity) = (Nats::start().await, tempfile::tempdir().unwrap(), authority.issue());
+    let authority = Authority::new("a");
+    let (nats, dir, identity) = (Nats::start().await, tempfile::tempdir().unwrap(), authority.certify(&["127.0.0.1"]));
     let file = |name: &str, text: &str| {
         std::fs::write(dir.path().join(name), text).unwrap();
         dir.path().join(name).to_str().unwrap().to_owned()
     };
-    let setup = Bridge::of(&nats, &[channel("foo")]).flag("--tls-cert-file", &file("tls.crt", &identity.certificate));
+    let setup = Bridge::of(&nats, &[channel("foo")]).flag("--tls-cert-file", &file("tls.crt", &identity.pem));
     let mut bridge = setup.flag("--tls-key-file", &file("tls.key", &identity.key)).start().await;
     let mut held = Vec::new();
     // Nothing, the beginning of a handshake, and what is none.

@@ -8,7 +8,7 @@ use crate::support::bridge::Setup;
 use crate::support::http::{Message, call, post};
 use crate::support::metrics::scrape;
 use crate::support::resources::{broker, channel};
-use crate::support::tls::Authority;
+use crate::support::tls::{Authority, Front};
 use crate::support::tokens::{Issuer, Signer, encode, from_now, unsigned};
 use crate::support::{Bridge, Nats, event, until, within};
 
@@ -304,9 +304,10 @@ async fn an_issuer_that_calls_itself_otherwise_is_none() {
 
 #[tokio::test]
 async fn an_issuer_with_a_certificate_of_its_own_authority_is_trusted_with_that_authority_only() {
-    let (authority, signer) = (Authority::new(), Signer::es256("one"));
+    let (authority, signer) = (Authority::new("a"), Signer::es256("one"));
     let (nats, issuer) = (Nats::start().await, Issuer::start(&[&signer]).await);
-    let secure = format!("https://{}", authority.before(issuer.address()).await);
+    let front = Front::before_server(issuer.address(), &authority.certify(&["127.0.0.1"]), None).await;
+    let secure = format!("https://{}", front.address());
     issuer.calls_itself(&secure);
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("ca.crt");

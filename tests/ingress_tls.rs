@@ -10,7 +10,7 @@ use crate::support::bridge::Setup;
 use crate::support::http::{Message, post};
 use crate::support::metrics::scrape;
 use crate::support::resources::channel;
-use crate::support::tls::{Authority, Identity};
+use crate::support::tls::{Authority, Certified};
 use crate::support::{Bridge, Nats, event, eventually, until};
 
 const STREAM: &str = "KN_DEFAULT__FOO";
@@ -19,17 +19,17 @@ const STREAM: &str = "KN_DEFAULT__FOO";
 struct Secret(TempDir);
 
 impl Secret {
-    fn new(identity: &Identity) -> Self {
+    fn new(identity: &Certified) -> Self {
         let secret = Self(tempfile::tempdir().unwrap());
         secret.swap("first", identity);
         secret
     }
 
     /// Puts other files in their place.
-    fn swap(&self, version: &str, identity: &Identity) {
+    fn swap(&self, version: &str, identity: &Certified) {
         let folder = self.0.path().join(version);
         std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join("tls.crt"), &identity.certificate).unwrap();
+        std::fs::write(folder.join("tls.crt"), &identity.pem).unwrap();
         std::fs::write(folder.join("tls.key"), &identity.key).unwrap();
         let aside = self.0.path().join("aside");
         symlink(&folder, &aside).unwrap();
@@ -46,20 +46,25 @@ impl Secret {
 }
 
 async fn world(authority: &Authority) -> (Nats, Bridge, Secret) {
-    let (nats, secret) = (Nats::start().await, Secret::new(&authority.issue()));
+    let (nats, secret) = (Nats::start().await, Secret::new(&authority.certify(&["127.0.0.1"])));
     let bridge = secret.given_to(Bridge::of(&nats, &[channel("foo")])).start().await;
     (nats, bridge, secret)
 }
 
 /// Sends an event over TLS.
-async fn send(bridge: &Bridge, authority: &Authority, client: Option<&Identity>, id: &str) -> std::io::Result<Message> {
+async fn send(
+    bridge: &Bridge,
+    authority: &Authority,
+    client: Option<&Certified>,
+    id: &str,
+) -> std::io::Result<Message> {
     let mut stream = authority.connect(bridge.tls_address(), client).await?;
     post(&bridge.url("/default/foo")).event(&event(id)).send_on(&mut stream).await
 }
 
 #[tokio::test]
 async fn events_come_in_over_https_in_both_versions_of_http_and_over_plain_http() {
-    let authority = Authority::new();
+    let authority = Authority::new("a");
     let (nats, bridge, _secret) = world(&authority).await;
     assert_eq!(send(&bridge, &authority, None, "1").await.unwrap().status(), 202);
     let root = reqwest::Certificate::from_pem(authority.pem().as_bytes()).unwrap();
@@ -76,8 +81,8 @@ async fn events_come_in_over_https_in_both_versions_of_http_and_over_plain_http(
 
 #[tokio::test]
 async fn with_tls_only_there_is_no_plain_http() {
-    let authority = Authority::new();
-    let (nats, secret) = (Nats::start().await, Secret::new(&authority.issue()));
+    let authority = Authority::new("a");
+    let (nats, secret) = (Nats::start().await, Secret::new(&authority.certify(&["127.0.0.1"])));
     let setup = secret.given_to(Bridge::of(&nats, &[channel("foo")])).switch("--tls-only");
     let bridge = setup.start().await;
     assert_eq!(send(&bridge, &authority, None, "1").await.unwrap().status(), 202);
@@ -86,7 +91,7 @@ async fn with_tls_only_there_is_no_plain_http() {
 
 #[tokio::test]
 async fn plain_http_at_the_tls_port_has_no_answer_and_stores_nothing() {
-    let authority = Authority::new();
+    let authority = Authority::new("a");
     let (nats, bridge, _secret) = world(&authority).await;
     let url = format!("http://{}/default/foo", bridge.tls_address());
     if let Ok(answer) = post(&url).event(&event("1")).try_send().await {
@@ -101,20 +106,20 @@ async fn plain_http_at_the_tls_port_has_no_answer_and_stores_nothing() {
 
 #[tokio::test]
 async fn with_an_authority_for_clients_only_its_clients_are_let_in() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
-    let (nats, secret) = (Nats::start().await, Secret::new(&authority.issue()));
+    let (authority, stranger) = (Authority::new("a"), Authority::new("a"));
+    let (nats, secret) = (Nats::start().await, Secret::new(&authority.certify(&["127.0.0.1"])));
     let ca = secret.0.path().join("ca.crt");
     std::fs::write(&ca, authority.pem()).unwrap();
     let setup = secret.given_to(Bridge::of(&nats, &[channel("foo")]));
     let bridge = setup.flag("--tls-client-ca-file", ca.to_str().unwrap()).start().await;
     assert!(send(&bridge, &authority, None, "1").await.is_err());
-    assert!(send(&bridge, &authority, Some(&stranger.issue()), "2").await.is_err());
+    assert!(send(&bridge, &authority, Some(&stranger.certify(&["127.0.0.1"])), "2").await.is_err());
     assert_eq!(nats.count(STREAM).await, 0);
-    assert_eq!(send(&bridge, &authority, Some(&authority.issue()), "3").await.unwrap().status(), 202);
+    assert_eq!(send(&bridge, &authority, Some(&authority.certify(&["127.0.0.1"])), "3").await.unwrap().status(), 202);
 }
 
 /// Waits until the bridge shows this certificate.
-async fn shows(bridge: &Bridge, authority: &Authority, identity: &Identity) {
+async fn shows(bridge: &Bridge, authority: &Authority, identity: &Certified) {
     until("the certificate is in force", || async {
         identity.is_of(&authority.connect(bridge.tls_address(), None).await.unwrap())
     })
@@ -123,11 +128,11 @@ async fn shows(bridge: &Bridge, authority: &Authority, identity: &Identity) {
 
 #[tokio::test]
 async fn a_renewed_certificate_counts_without_a_restart_and_connections_that_stand_go_on() {
-    let authority = Authority::new();
+    let authority = Authority::new("a");
     let (nats, bridge, secret) = world(&authority).await;
     let mut standing = authority.connect(bridge.tls_address(), None).await.unwrap();
     let first = post(&bridge.url("/default/foo")).event(&event("1")).send_on(&mut standing).await.unwrap();
-    let renewed = authority.issue();
+    let renewed = authority.certify(&["127.0.0.1"]);
     secret.swap("second", &renewed);
     shows(&bridge, &authority, &renewed).await;
     let second = post(&bridge.url("/default/foo")).event(&event("2")).send_on(&mut standing).await.unwrap();
@@ -137,15 +142,15 @@ async fn a_renewed_certificate_counts_without_a_restart_and_connections_that_sta
 
 #[tokio::test]
 async fn files_that_cannot_be_used_are_told_once_and_the_last_good_certificate_stays() {
-    let authority = Authority::new();
+    let authority = Authority::new("a");
     let (_nats, bridge, secret) = world(&authority).await;
-    let (certificate, key) = (authority.issue().certificate, authority.issue().key);
-    secret.swap("mixed", &Identity { certificate, key });
+    let (pem, key) = (authority.certify(&["127.0.0.1"]).pem, authority.certify(&["127.0.0.1"]).key);
+    secret.swap("mixed", &Certified { pem, key });
     let failures =
         || async { scrape(&bridge).await.value("tls_reload_failures_total", &[]).filter(|count| *count > 0.0) };
     assert_eq!(eventually("the fault is counted", failures).await, 1.0);
     assert_eq!(send(&bridge, &authority, None, "1").await.unwrap().status(), 202);
-    let renewed = authority.issue();
+    let renewed = authority.certify(&["127.0.0.1"]);
     secret.swap("good", &renewed);
     shows(&bridge, &authority, &renewed).await;
     let log = bridge.stderr();
@@ -156,16 +161,16 @@ async fn files_that_cannot_be_used_are_told_once_and_the_last_good_certificate_s
 
 #[tokio::test]
 async fn a_fault_in_a_file_ends_the_start_with_2_and_names_it_with_what_was_expected() {
-    let identity = Authority::new().issue();
+    let identity = Authority::new("a").certify(&["127.0.0.1"]);
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let (certificate, key) = (file("good.crt", &identity.certificate), file("good.key", &identity.key));
+    let (certificate, key) = (file("good.crt", &identity.pem), file("good.key", &identity.key));
     let (nothing, broken) = (file("nothing.pem", ""), file("broken.pem", "-----BEGIN CERTIFICATE-----\n!\n"));
-    let other = file("other.key", &Authority::new().issue().key);
+    let other = file("other.key", &Authority::new("a").certify(&["127.0.0.1"]).key);
     let missing = dir.path().join("missing").to_str().unwrap().to_owned();
     for (certificate, key, client_ca, named, expected) in [
         (&missing, &key, None, &missing, "expected PEM with the server's certificate"),

@@ -7,6 +7,7 @@
 mod support;
 mod support_works;
 
+mod address_guard;
 mod adoption;
 mod architecture;
 mod await_points;
@@ -41,6 +42,7 @@ mod manifests;
 mod manifests_in_repo;
 mod metrics;
 mod nats_access;
+mod nats_operator;
 mod observability;
 mod odd_answers;
 mod otlp_metrics;
@@ -50,7 +52,9 @@ mod replies;
 mod response_table;
 mod rolling_restart;
 mod routing;
+mod secrets;
 mod sink_faults;
+mod sink_tls;
 mod size_limit;
 mod slow_sink;
 mod steering;

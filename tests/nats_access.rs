@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::support::http::Message;
-use crate::support::process::command;
 use crate::support::resources::{channel, subscribe, to_yaml};
+use crate::support::tls::Authority;
 use crate::support::{Bridge, Nats, Sink, event, until};
 
 fn file(dir: &tempfile::TempDir, name: &str, text: &str) -> String {
@@ -70,30 +70,19 @@ async fn an_nkey_works() {
     works(&setup.flag("--nats-nkey-file", &seed).spawn(), &sink).await;
 }
 
-/// A certificate authority and certificates of it for a server and a client on 127.0.0.1. False without openssl.
-fn certificates(dir: &Path) -> bool {
-    let run = |arguments: &str| {
-        let mut openssl = command("openssl");
-        openssl.args(arguments.split(' ')).current_dir(dir).stderr(std::process::Stdio::null());
-        openssl.status().is_ok_and(|status| status.success())
-    };
-    std::fs::write(dir.join("ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    let ec = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    run(&format!("req -x509 {ec} -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca"))
-        && ["server", "client"].iter().all(|name| {
-            run(&format!("req {ec} -keyout {name}.key -out {name}.csr -subj /CN={name}"))
-                && run(&format!(
-                    "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out {name}.pem"
-                ))
-        })
+/// A certificate authority and certificates of it for a server and a client on 127.0.0.1, in files.
+fn certificates(dir: &Path) {
+    let authority = Authority::new("test-ca");
+    std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
+    for name in ["server", "client"] {
+        authority.certify(&["127.0.0.1"]).write(dir, name);
+    }
 }
 
 #[tokio::test]
 async fn tls_with_a_client_certificate_works_and_without_the_authority_it_does_not() {
     let dir = tempfile::tempdir().unwrap();
-    if !certificates(dir.path()) {
-        return; // no openssl here
-    }
+    certificates(dir.path());
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let nats = Nats::start_as(&format!(
         "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}",
@@ -119,9 +108,7 @@ async fn tls_with_a_client_certificate_works_and_without_the_authority_it_does_n
 #[tokio::test]
 async fn a_server_with_the_certificate_of_another_host_is_not_trusted() {
     let dir = tempfile::tempdir().unwrap();
-    if !certificates(dir.path()) {
-        return; // no openssl here
-    }
+    certificates(dir.path());
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let nats =
         Nats::start_as(&format!("tls {{ cert_file: {:?}, key_file: {:?} }}", path("server.pem"), path("server.key")));
@@ -205,4 +192,21 @@ async fn an_api_call_that_is_denied_is_named_in_readyz() {
     let reason = |answer: &Message| answer.status() == 503 && answer.text().contains("STREAM.CREATE.KN_DEFAULT__FOO");
     bridge.wait_for_readyz("503 with the subject", reason).await;
     bridge.send("bar", &event("1")).await;
+}
+
+#[tokio::test]
+async fn a_renewed_authority_of_nats_counts_from_the_next_connection_on() {
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let mut nats =
+        Nats::start_as(&format!("tls {{ cert_file: {:?}, key_file: {:?} }}", path("server.pem"), path("server.key")));
+    let sink = Sink::start().await;
+    let bridge = Bridge::at(&nats.url()).file("resources.yaml", &documents(&sink)).flag("--nats-ca", &path("ca.pem"));
+    let bridge = bridge.start().await;
+    nats.kill9();
+    bridge.wait_for_readyz("503", |answer| answer.status() == 503).await;
+    certificates(dir.path());
+    nats.spawn_again();
+    works(&bridge, &sink).await;
 }

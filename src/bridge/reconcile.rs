@@ -346,7 +346,7 @@ impl Reconciler {
                 channel: key.clone(),
                 targets: self.targets.subscribe(),
             }),
-            Destination::Url(url) => Sink::Http(HttpSink::new(self.client.clone(), url)),
+            Destination::Url(address) => Sink::Http(HttpSink::new(&self.client, address)),
         }
     }
 

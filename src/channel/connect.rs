@@ -261,7 +261,8 @@ pub(super) fn denied_subject<'a>(text: &'a str, what: &str) -> Option<&'a str> {
 fn options(secrets: Secrets) -> Result<ConnectOptions, SettingsError> {
     let mut options = ConnectOptions::new();
     if let Some((path, text)) = &secrets.credentials {
-        options = options.credentials(text).map_err(|error| bad_credentials(path, error))?;
+        // The library wants a line end behind the last line of dashes.
+        options = options.credentials(&format!("{text}\n")).map_err(|error| bad_credentials(path, error))?;
     }
     if let Some((user, password)) = secrets.user {
         options = options.user_and_password(user, password);

@@ -33,6 +33,7 @@ mod send;
 mod sender;
 pub mod serve;
 mod shutdown;
+mod sinks;
 mod size;
 mod tail;
 mod validate;
@@ -47,9 +48,12 @@ use std::pin::Pin;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
+
+use crate::resource::shown_url;
 
 /// What every command ends with; its own help says what that means for it.
 const EXIT_CODES: &str = "0 done, 1 the thing asked about has a fault, 2 usage or configuration.";
@@ -123,9 +127,18 @@ pub(crate) struct Usage(pub(crate) String);
 /// What a command leaves to do before it ends.
 type Running = Pin<Box<dyn Future<Output = anyhow::Result<ExitCode>>>>;
 
+/// Of a value that cannot be read, what may be a secret in a URL is not repeated.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
+        let shown = shown_url(value);
+        error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
+    }
+    error
+}
+
 /// Parses the command line, runs what it asks for, and gives the exit code.
 pub fn run() -> ExitCode {
-    let matches = command().get_matches();
+    let matches = command().try_get_matches().unwrap_or_else(|error| without_secrets(error).exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Err(error) = logging::start(&cli.logging) {
         return fail(&error);

@@ -83,6 +83,7 @@ impl Args {
     }
 
     fn with_context(&self, context: Option<String>, flags: Settings) -> Result<Settings, Usage> {
+        self.warn_of_secrets();
         let mut settings = match (context, contexts()) {
             (None, _) => Settings::default(),
             (Some(name), Some(contexts)) => contexts.load(&name).map_err(usage)?,
@@ -96,6 +97,18 @@ impl Args {
             settings.urls.push(DEFAULT_URL.to_owned());
         }
         Ok(settings)
+    }
+
+    /// A secret in an argument is not kept from anybody.
+    fn warn_of_secrets(&self) {
+        let has_user = |url: &String| url.contains('@');
+        let is_argument = |url: &String| std::env::args().any(|argument| argument.contains(url.as_str()));
+        if self.nats_url.iter().filter(|url| has_user(url)).any(is_argument) {
+            tracing::warn!(
+                "a password or token in --nats-url can be read by everybody on this machine in the list of processes; \
+                 --nats-password-file, --nats-token-file or the variable KNATS_NATS_URL keep it"
+            );
+        }
     }
 
     /// What the flags say.

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 
@@ -23,6 +22,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// Where a source sends, as a SinkBinding injects it.
 const SINK_VARIABLE: &str = "K_SINK";
 const CA_VARIABLE: &str = "K_CA_CERTS";
+const TRUST_ADVICE: &str = "set K_CA_CERTS to the certificate of its authority (PEM)";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Mode {
@@ -63,7 +63,11 @@ impl Sender {
         };
         let target = http_url(name, text)?;
         let roots = std::env::var(CA_VARIABLE).ok().filter(|pem| !pem.is_empty());
-        let client = Client::with(REQUEST_TIMEOUT, roots.as_deref()).context("cannot set up the HTTP client")?;
+        let client = Client::with(REQUEST_TIMEOUT, roots.as_deref());
+        let client = client.map_err(|error| match roots {
+            Some(_) => Usage(format!("{CA_VARIABLE}: {error}")).into(),
+            None => anyhow::Error::from(error),
+        })?;
         Ok(Self { client, target, mode })
     }
 
@@ -75,7 +79,9 @@ impl Sender {
         let mut headers = HeaderMap::new();
         let body = encode(self.mode, events, &mut headers);
         let request = self.client.post(self.target.clone()).headers(headers).body(body);
-        let answer = client::exchange(request, ANSWER_LIMIT).await.map_err(|error| self.failure(None, error.0))?;
+        let answer = client::exchange(request, ANSWER_LIMIT)
+            .await
+            .map_err(|error| self.failure(None, error.advised(TRUST_ADVICE)))?;
         if answer.status.is_success() {
             return Ok(());
         }

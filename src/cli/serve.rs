@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Usage, duration, ingress, nats, size, socket_address};
+use super::{Usage, duration, ingress, nats, sinks, size, socket_address};
 use crate::admin::Token;
 use crate::bridge::{self, Config, Resources, Sockets};
 use crate::channel::attempts::{self, Level};
@@ -50,6 +50,8 @@ pub struct Args {
     /// What a `ref` to a Service means outside a cluster
     #[arg(long, value_name = "NAMESPACE/NAME=URL", value_delimiter = ',', value_parser = resolve_entry)]
     pub resolve: Vec<(Key, String)>,
+    #[command(flatten)]
+    pub sinks: sinks::Args,
     /// Ingress requests at work at once; further ones get 503
     #[arg(long, value_name = "N", default_value = "4096")]
     pub max_in_flight: NonZeroUsize,
@@ -185,6 +187,7 @@ fn config(args: &Args) -> Result<Config, Usage> {
         max_in_flight: args.max_in_flight.get(),
         publish_timeout: args.publish_timeout,
         request_timeout: args.request_timeout,
+        sinks: args.sinks.settings()?,
         drain_timeout: args.drain_timeout,
         prune: args.prune,
         attempts: attempts::Settings {

@@ -320,7 +320,7 @@ async fn give_up(
                 if let Some(count) = context.meter.dead_letter_sink.add() {
                     tracing::warn!(
                         subscription = %plan.subscription, id = letter.id(), source = letter.source(),
-                        sink = sink.address(), code = refusal.code, count, "the dead letter sink failed, events are kept"
+                        sink = sink.shown_address(), code = refusal.code, count, "the dead letter sink failed, events are kept"
                     );
                 }
             }

@@ -5,9 +5,10 @@ use std::fmt;
 
 use url::Url;
 
-use super::Key;
+use super::address::{Address, shown_url};
 use super::kinds::CHANNEL_KINDS;
 use super::reader::{At, Fields, shown};
+use super::{Key, certificates};
 
 pub(super) const BROKER_KIND: &str = "Broker";
 
@@ -23,35 +24,27 @@ const BROKER_INGRESS: &str = "http://broker-ingress.knative-eventing.svc.cluster
 pub enum Destination {
     /// A channel (or broker) of ours: delivered straight into its subject, with no HTTP hop.
     Channel(Key),
-    /// An absolute URL. It may have a scheme that nobody can deliver to; such a destination was accepted with a warning and
-    /// its deliveries fail.
-    Url(String),
+    Url(Address),
 }
 
 impl fmt::Display for Destination {
-    /// The URL, as `knativeerrordest` shows it; a channel's is that of its Knative service.
+    /// The URL; a channel's is that of its Knative service.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Channel(key) => {
                 write!(f, "http://{}-kn-channel.{}.svc.cluster.local", key.name(), key.namespace())
             }
-            Self::Url(url) => f.write_str(url),
+            Self::Url(address) => f.write_str(&address.url),
         }
     }
 }
 
 impl Destination {
-    /// The address as it may be shown to anybody: without what a URL says of a user.
+    /// The address as it may be shown to anybody.
     pub fn shown(&self) -> String {
-        let Self::Url(text) = self else { return self.to_string() };
-        match Url::parse(text) {
-            Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
-                // Fails only for URLs that cannot have a user.
-                let _ = url.set_password(None);
-                let _ = url.set_username("***");
-                url.to_string()
-            }
-            _ => text.clone(),
+        match self {
+            Self::Url(address) => shown_url(&address.url),
+            Self::Channel(_) => self.to_string(),
         }
     }
 }
@@ -97,14 +90,12 @@ impl Destination {
     /// Reads and resolves a Knative Destination: `ref`, absolute `uri`, or `ref` with a relative `uri`.
     pub(super) fn read(at: &At<'_>, context: &Context<'_>) -> Option<Self> {
         at.object(|fields| {
-            for name in ["CACerts", "audience"] {
-                if let Some(field) = fields.take(name) {
-                    field.string();
-                    field.has_no_effect();
-                }
+            if let Some(audience) = fields.take("audience") {
+                audience.string();
+                audience.has_no_effect();
             }
-            let (reference, uri) = (fields.take("ref"), fields.take("uri"));
-            match (reference, uri) {
+            let (reference, uri, ca_certs) = (fields.take("ref"), fields.take("uri"), fields.take("CACerts"));
+            let destination = match (reference, uri) {
                 (None, None) => {
                     fields.at().fault("names no destination, expected ref or uri");
                     None
@@ -112,18 +103,36 @@ impl Destination {
                 (None, Some(uri)) => Self::from_uri(&uri),
                 (Some(reference), None) => Self::from_reference(&reference, context),
                 (Some(reference), Some(uri)) => Self::joined(&reference, &uri, context),
+            };
+            match ca_certs {
+                Some(ca_certs) => destination.map(|destination| destination.trusting(&ca_certs)),
+                None => destination,
             }
         })?
     }
 
+    /// Takes over the certificate authorities of its manifest. Where there is no TLS they have no effect.
+    fn trusting(mut self, at: &At<'_>) -> Self {
+        let Some(pem) = at.string() else { return self };
+        if let Err(fault) = certificates::authorities(pem.as_bytes()) {
+            at.fault(fault);
+        }
+        let is_https = |url: &str| Url::parse(url).is_ok_and(|url| url.scheme() == "https");
+        match &mut self {
+            Self::Url(address) if is_https(&address.url) => address.ca_certs = Some(pem.into()),
+            Self::Url(_) | Self::Channel(_) => at.has_no_effect(),
+        }
+        self
+    }
+
     fn from_uri(at: &At<'_>) -> Option<Self> {
         let text = at.string()?;
-        // The text is kept as it was written: it is what `knativeerrordest` shows.
+        // The text is kept as it was written: `knativeerrordest` shows it so.
         let url = at.parsed(absolute_url)?;
         if !is_http(&url) {
             at.warn(format_args!("the scheme {} is neither http nor https: deliveries will fail", url.scheme()));
         }
-        Some(Self::Url(text.to_owned()))
+        Some(Self::Url(text.into()))
     }
 
     fn from_reference(at: &At<'_>, context: &Context<'_>) -> Option<Self> {
@@ -133,7 +142,7 @@ impl Destination {
             return Some(Self::Channel(reference.key));
         }
         if let Some(url) = context.addresses.resolver.services.get(&reference.key) {
-            return Some(Self::Url(url.clone()));
+            return Some(Self::Url(url.clone().into()));
         }
         let url = match (reference.group.as_str(), reference.kind.as_str()) {
             ("" | SERVING_GROUP, "Service") => format!("http://{name}.{namespace}.svc.cluster.local"),
@@ -150,7 +159,7 @@ impl Destination {
                 return None;
             }
         };
-        Some(Self::Url(url))
+        Some(Self::Url(url.into()))
     }
 
     /// A relative `uri` is resolved against the URL of the `ref` as RFC 3986 says.
@@ -167,9 +176,9 @@ impl Destination {
                 None
             }
             Self::Url(base) => {
-                let join = |relative: &str| Url::parse(&base).and_then(|base| base.join(relative));
+                let join = |relative: &str| Url::parse(&base.url).and_then(|base| base.join(relative));
                 let url = uri.parsed(|relative| join(relative).map_err(|_| "a relative URI such as /path"))?;
-                Some(Self::Url(url.to_string()))
+                Some(Self::Url(url.to_string().into()))
             }
         }
     }

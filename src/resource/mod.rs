@@ -4,6 +4,8 @@
 //! values), [`Desired::build`] makes them into one value that the bridge works towards. Every fault says in which file,
 //! document and field it is and what was expected there.
 
+mod address;
+pub mod certificates;
 mod controls;
 mod delivery;
 mod desired;
@@ -18,6 +20,7 @@ mod subjects;
 
 use std::fmt;
 
+pub use address::{Address, shown_url, without_user};
 pub use controls::{Batch, Breaker, Controls, Ordering};
 pub use delivery::{BackoffPolicy, Delivery, Format};
 pub use desired::{

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use super::Fault;
+use super::{Fault, shown_url};
 
 /// No longer piece of a value is shown in a message.
 const MAX_SHOWN_CHARS: usize = 60;
@@ -230,8 +230,9 @@ fn describe(value: &Value) -> String {
     }
 }
 
-/// Text as a message can hold it: one line, not long.
+/// Text as a message can hold it: one line, not long, and of a URL nothing that may be a secret.
 pub(super) fn shown(text: &str) -> String {
+    let text = shown_url(text);
     let mut short: String = text.chars().take(MAX_SHOWN_CHARS).flat_map(char::escape_debug).collect();
     if text.chars().nth(MAX_SHOWN_CHARS).is_some() {
         short.push('…');

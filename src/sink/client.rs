@@ -2,7 +2,7 @@
 //! answer means is for others to say.
 
 use std::collections::HashMap;
-use std::error::Error as _;
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,10 +10,15 @@ use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
-use reqwest::redirect::Policy;
 pub use reqwest::{RequestBuilder, Url};
+use rustls::pki_types::CertificateDer;
 
+use super::guard::{Guard, Lookup};
 use super::plain::{Pool, WeakPool};
+use super::trust::Files;
+use super::ways::{Clients, Maker, Ways};
+use crate::resource::certificates;
+use crate::resource::manifest::Watcher;
 
 /// How long it may take until a connection stands.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,12 +30,18 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 pub(super) const TCP_KEEPALIVE: Duration = Duration::from_secs(20);
 pub(super) const USER_AGENT: &str = concat!("knats/", env!("CARGO_PKG_VERSION"));
 
-/// The ways out: through the proxy of the environment, and past it for hosts on this machine. What needs neither TLS nor a proxy
-/// can go by pools of plain connections, which cost half as much a request.
+/// How a client for deliveries is set up.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    pub files: Files,
+    pub guard: Guard,
+}
+
+/// The ways out. What needs neither TLS nor a proxy can go by pools of plain connections, which cost half as much a request.
 #[derive(Debug, Clone)]
 pub struct Client {
-    outside: reqwest::Client,
-    loopback: reqwest::Client,
+    maker: Arc<Maker>,
+    ways: Arc<Ways>,
     proxies: Arc<Matcher>,
     plain: Arc<Mutex<HashMap<Authority, WeakPool>>>,
 }
@@ -48,56 +59,94 @@ pub struct Answer {
 /// Why the client cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up the HTTP client: {0}")]
-pub struct ClientError(String);
+pub struct ClientError(pub(super) String);
 
 /// Why there is no answer. The text never holds the URL, whose query may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoAnswer(pub String);
 
+/// What a server's certificate lacks when nobody here has said that its authority is to be trusted.
+const UNTRUSTED: &str = "its certificate is not signed by an authority that is trusted here";
+
+impl NoAnswer {
+    /// The reason; with `advice`, where an authority has to be named for it to go away.
+    pub fn advised(self, advice: &str) -> String {
+        if self.0.ends_with(UNTRUSTED) { format!("{}: {advice}", self.0) } else { self.0 }
+    }
+}
+
 impl Client {
-    /// A client without a limit of its own on the time of an exchange.
+    /// A client for deliveries, without a limit of its own on the time of an exchange.
     ///
     /// # Errors
-    /// When the proxy settings of the environment or the system's certificates cannot be used.
-    pub fn new() -> Result<Self, ClientError> {
-        Self::build(builder)
+    /// When a file, the proxy settings of the environment or the system's certificates cannot be used.
+    pub fn of(settings: Settings) -> Result<Self, ClientError> {
+        Self::build(Maker::new(None, settings)?, Vec::new())
     }
 
     /// A client whose exchanges take at most `timeout` from the first byte to the last. `roots` are certificate authorities
     /// (PEM) that are trusted beside those of the system.
     ///
     /// # Errors
-    /// As [`Client::new`], and when `roots` is no PEM.
+    /// As [`Client::of`], and when `roots` holds no certificate authority.
     pub fn with(timeout: Duration, roots: Option<&str>) -> Result<Self, ClientError> {
-        let certificates = match roots {
-            Some(pem) => reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| set_up(&error))?,
-            None => Vec::new(),
-        };
-        Self::build(|| builder().timeout(timeout).tls_certs_merge(certificates.clone()))
+        let authorities = roots.map_or(Ok(Vec::new()), |pem| certificates::authorities(pem.as_bytes()));
+        let authorities = authorities.map_err(ClientError)?;
+        Self::build(Maker::new(Some(timeout), Settings::default())?, authorities)
+    }
+
+    fn build(maker: Maker, authorities: Vec<CertificateDer<'static>>) -> Result<Self, ClientError> {
+        let ways = Arc::new(maker.ways(authorities)?);
+        // The same rules as those by which the library chooses, which reads them from the same place.
+        let proxies = Arc::new(Matcher::from_system());
+        Ok(Self { maker: Arc::new(maker), ways, proxies, plain: Arc::default() })
+    }
+
+    /// The same client for a destination that brings certificate authorities (PEM) of its own.
+    ///
+    /// # Errors
+    /// As [`Client::with`].
+    pub(super) fn trusting(&self, pem: &str) -> Result<Self, ClientError> {
+        Ok(Self { ways: self.maker.trusting(pem)?, ..self.clone() })
+    }
+
+    /// Reads the files of the settings again whenever they change, for ever. One that cannot be used is told of once, and
+    /// what was there before stays in force. Ends at once when there are none.
+    pub async fn follow_files(&self) {
+        let paths = self.maker.files.paths();
+        if paths.is_empty() {
+            return;
+        }
+        let mut watcher = Watcher::new(&paths);
+        loop {
+            let (maker, ways) = (Arc::clone(&self.maker), Arc::clone(&self.ways));
+            // Reading all that a system trusts takes its time.
+            match tokio::task::spawn_blocking(move || maker.renew(ways)).await {
+                Ok(Ok(true)) => tracing::info!("certificates for sinks read anew"),
+                Ok(Err(error)) => tracing::error!(%error, "certificates for sinks stay as they were"),
+                Ok(Ok(false)) | Err(_) => {}
+            }
+            watcher.changed().await;
+        }
     }
 
     pub fn get(&self, url: Url) -> RequestBuilder {
-        self.pool(&url).get(url)
+        self.way(&url).get(url)
     }
 
     pub fn post(&self, url: Url) -> RequestBuilder {
-        self.pool(&url).post(url)
+        self.way(&url).post(url)
     }
 
-    fn build(builder: impl Fn() -> reqwest::ClientBuilder) -> Result<Self, ClientError> {
-        let outside = builder().build().map_err(|error| set_up(&error))?;
-        let loopback = builder().no_proxy().build().map_err(|error| set_up(&error))?;
-        // The same rules as those of the client above, which reads them from the same place.
-        Ok(Self { outside, loopback, proxies: Arc::new(Matcher::from_system()), plain: Arc::default() })
+    pub(super) fn guard(&self) -> &Guard {
+        &self.maker.guard
     }
 
     /// The plain connections to where the URL points; `None` when it needs TLS, names a user, or goes through a proxy.
     pub(super) fn plain(&self, url: &Url) -> Option<Pool> {
-        let uri: Uri = url.as_str().parse().ok()?;
         let names_user = !url.username().is_empty() || url.password().is_some();
-        if url.scheme() != "http" || names_user || (!is_on_this_machine(url) && self.proxies.intercept(&uri).is_some())
-        {
+        if url.scheme() != "http" || names_user || self.goes_through_a_proxy(url) {
             return None;
         }
         let authority: Authority = authority(url).parse().ok()?;
@@ -106,13 +155,20 @@ impl Client {
             return Some(pool);
         }
         pools.retain(|_, pool| pool.upgrade().is_some());
-        let pool = Pool::new(authority.clone());
+        let pool = Pool::new(authority.clone(), Lookup(Arc::clone(&self.maker.guard)));
         pools.insert(authority, pool.downgrade());
         Some(pool)
     }
 
-    fn pool(&self, url: &Url) -> &reqwest::Client {
-        if is_on_this_machine(url) { &self.loopback } else { &self.outside }
+    fn way(&self, url: &Url) -> reqwest::Client {
+        let Clients { proxied, direct } = self.ways.clients();
+        if self.goes_through_a_proxy(url) { proxied } else { direct }
+    }
+
+    /// What is on this machine never does.
+    fn goes_through_a_proxy(&self, url: &Url) -> bool {
+        let uri = url.as_str().parse::<Uri>();
+        !is_on_this_machine(url) && uri.is_ok_and(|uri| self.proxies.intercept(&uri).is_some())
     }
 }
 
@@ -126,22 +182,6 @@ fn is_on_this_machine(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let address = host.parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
-fn builder() -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        .user_agent(USER_AGENT)
-        // A redirect is an outcome, not an instruction: following it could send an event twice or elsewhere.
-        .redirect(Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_PER_HOST)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .tcp_keepalive(TCP_KEEPALIVE)
-        .tcp_nodelay(true)
-}
-
-fn set_up(error: &reqwest::Error) -> ClientError {
-    ClientError(error.source().map_or_else(|| error.to_string(), ToString::to_string))
 }
 
 /// Sends the request and reads at most `limit` bytes of the answer's body.
@@ -173,11 +213,25 @@ pub(super) fn no_answer(error: &reqwest::Error) -> NoAnswer {
     if error.is_timeout() {
         return NoAnswer("no answer in time".into());
     }
-    let Some(mut cause) = error.source() else {
+    let Some(cause) = error.source().and_then(|source| causes(source).last()) else {
         return NoAnswer("the HTTP client could not be used".into());
     };
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    if error.is_connect() { NoAnswer(format!("cannot connect: {cause}")) } else { NoAnswer(cause.to_string()) }
+    let reason = if is_untrusted(cause) { UNTRUSTED.to_owned() } else { cause.to_string() };
+    if error.is_connect() { NoAnswer(format!("cannot connect: {reason}")) } else { NoAnswer(reason) }
+}
+
+fn is_untrusted(cause: &(dyn Error + 'static)) -> bool {
+    let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+    cause.downcast_ref::<rustls::Error>() == Some(&unknown)
+}
+
+/// An error and its causes, the innermost last; an error that the system's own kind of error wraps is one of them.
+pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        match wrapped {
+            Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
+            None => error.source(),
+        }
+    })
 }

@@ -10,12 +10,13 @@ use reqwest::Url;
 use url::Position;
 
 use super::client::{self, NoAnswer, no_answer};
+use super::guard::Refused;
 use super::outcome::{Answer, Failure, Outcome, retry_after};
 use super::plain::{self, Pool, Preamble};
 use super::{BatchRequest, Client, Purpose, Request};
 use crate::event::http::Headers;
 use crate::event::{self, PassThrough};
-use crate::resource::Format;
+use crate::resource::{Address, Format};
 
 const KN_NAMESPACE: &str = "kn-namespace";
 const PREFER: &str = "prefer";
@@ -29,6 +30,8 @@ const REPLY_LIMIT: usize = 2 * 1024 * 1024;
 const DRAIN_LIMIT: usize = 64 * 1024;
 /// How long a body may take whose status has decided everything already.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+const TRUST_ADVICE: &str = "give the certificate of its authority as CACerts of the destination, or to --sink-ca-file";
 
 /// Posts events to one URL.
 #[derive(Debug, Clone)]
@@ -54,14 +57,14 @@ struct Plain {
 }
 
 impl HttpSink {
-    /// Takes any address; deliveries to one that is no http or https URL fail.
-    pub fn new(client: Client, address: &str) -> Self {
-        let way = match Url::parse(address) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Way::to(client, url)),
+    /// Takes any address; deliveries to one that is no http or https URL, or that the client's guard refuses, fail.
+    pub fn new(client: &Client, address: &Address) -> Self {
+        let way = match Url::parse(&address.url) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Way::to(client, url, address.ca_certs.as_deref()),
             Ok(url) => Err(format!("cannot deliver to scheme '{}', expected http or https", url.scheme())),
-            Err(error) => Err(format!("'{address}' is no URL: {error}")),
+            Err(error) => Err(format!("not a URL: {error}")),
         };
-        Self { address: address.to_owned(), way }
+        Self { address: address.url.clone(), way }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -106,11 +109,17 @@ impl HttpSink {
 }
 
 impl Way {
-    fn to(client: Client, url: Url) -> Self {
-        match client.plain(&url).and_then(|pool| Plain::new(pool, &url)) {
-            Some(plain) => Self::Plain(plain),
-            None => Self::Client(client, url),
+    /// The error says why nothing may be sent there.
+    fn to(client: &Client, url: Url, ca_certs: Option<&str>) -> Result<Self, String> {
+        client.guard().check(&url).map_err(|refused| refused.to_string())?;
+        if let Some(plain) = client.plain(&url).and_then(|pool| Plain::new(pool, &url)) {
+            return Ok(Self::Plain(plain));
         }
+        let client = match ca_certs {
+            Some(pem) => client.trusting(pem).map_err(|error| error.to_string())?,
+            None => client.clone(),
+        };
+        Ok(Self::Client(client, url))
     }
 
     async fn post(&self, compose: impl FnOnce(&mut dyn Headers) -> Bytes) -> Result<Response, Failure> {
@@ -129,8 +138,7 @@ impl Way {
                 let body = compose(&mut headers);
                 match Box::pin(client.post(url.clone()).headers(headers).body(body).send()).await {
                     Ok(response) => Ok(Response::Client(response)),
-                    Err(error) if error.is_connect() => Err(Failure::unreachable(&no_answer(&error).0)),
-                    Err(error) => Err(Failure::no_answer(&no_answer(&error).0)),
+                    Err(error) => Err(unanswered(&error)),
                 }
             }
         }
@@ -145,6 +153,15 @@ impl Plain {
         let headers = [("host", &*authority), ("user-agent", client::USER_AGENT), ("accept", "*/*")];
         Some(Self { pool, preamble: Preamble::post(&target, &headers) })
     }
+}
+
+/// Why the client has no answer. An address that the guard refuses is no sink that is away: events do not wait for it.
+fn unanswered(error: &reqwest::Error) -> Failure {
+    if let Some(refused) = Refused::in_causes_of(error) {
+        return Failure::no_answer(&refused.to_string());
+    }
+    let reason = no_answer(error).advised(TRUST_ADVICE);
+    if error.is_connect() { Failure::unreachable(&reason) } else { Failure::no_answer(&reason) }
 }
 
 /// An answer, whichever way it comes.

@@ -2,21 +2,26 @@
 //! subscriptions and makes one attempt; only a request that was lost with a connection out of the pool is sent once more.
 
 pub mod client;
+mod guard;
 mod http;
 mod into_channel;
 mod outcome;
 mod plain;
+mod trust;
+mod ways;
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use crate::event::{Event, PassThrough};
-use crate::resource::Format;
+use crate::resource::{Format, shown_url, without_user};
 
 pub use client::{Client, ClientError};
+pub use guard::{Guard, parse_network};
 pub use http::HttpSink;
 pub use into_channel::ChannelSink;
 pub use outcome::{Answer, Failure, Outcome};
+pub use trust::Files;
 
 /// What a request to a destination is for; Knative asks for slightly different headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,21 +89,17 @@ impl Sink {
         }
     }
 
-    /// The URL as anybody may see it: without user and password.
+    /// The URL as anybody may see it: neither user nor query.
     pub fn shown_address(&self) -> String {
-        let address = self.address();
-        match url::Url::parse(&address) {
-            Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
-                // Fails only for URLs that can have neither.
-                let _ = url.set_username("").and(url.set_password(None));
-                url.to_string()
-            }
-            Ok(_) | Err(_) => address,
-        }
+        shown_url(&self.written_address())
     }
 
-    /// The URL as `knativeerrordest` shows it.
+    /// The URL as `knativeerrordest` shows it: without user and password.
     pub fn address(&self) -> String {
+        without_user(&self.written_address())
+    }
+
+    fn written_address(&self) -> String {
         match self {
             Self::Http(sink) => sink.address().to_owned(),
             Self::Channel(sink) => sink.address(),

@@ -21,7 +21,8 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 use tokio_util::task::AbortOnDropHandle;
 use tower::Service as _;
 
-use super::client::{CONNECT_TIMEOUT, IDLE_PER_HOST, IDLE_TIMEOUT, NoAnswer, TCP_KEEPALIVE};
+use super::client::{CONNECT_TIMEOUT, IDLE_PER_HOST, IDLE_TIMEOUT, NoAnswer, TCP_KEEPALIVE, causes};
+use super::guard::{Lookup, Refused};
 use framing::{Body, Head, Malformed, Piece};
 pub(super) use message::{Message, Preamble};
 
@@ -52,7 +53,7 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Shared {
     origin: Uri,
-    connector: HttpConnector,
+    connector: HttpConnector<Lookup>,
     limits: Limits,
     idle: Mutex<Idle>,
 }
@@ -71,18 +72,18 @@ struct Idle {
 pub(super) enum Fault {
     /// No connection.
     Unreachable(NoAnswer),
-    /// The connection broke, or what came on it was not HTTP.
+    /// The connection broke, or what came on it was not HTTP; or the guard refused where it would have gone.
     Broken(NoAnswer),
 }
 
 impl Pool {
     /// A pool for `authority` (host and port, no user).
-    pub(super) fn new(authority: Authority) -> Self {
-        Self::within(LIMITS, authority)
+    pub(super) fn new(authority: Authority, lookup: Lookup) -> Self {
+        Self::within(LIMITS, authority, lookup)
     }
 
-    fn within(limits: Limits, authority: Authority) -> Self {
-        let mut connector = HttpConnector::new();
+    fn within(limits: Limits, authority: Authority, lookup: Lookup) -> Self {
+        let mut connector = HttpConnector::new_with_resolver(lookup);
         connector.set_nodelay(true);
         connector.set_keepalive(Some(TCP_KEEPALIVE));
         // Shared by all addresses of the name, so that a dead one does not use up the time of the others.
@@ -109,7 +110,7 @@ impl Pool {
             let is_fresh = idle.is_none();
             let (mut connection, idle_for) = match idle {
                 Some(idle) => idle,
-                None => (Box::pin(self.connect()).await.map_err(Fault::Unreachable)?, Duration::ZERO),
+                None => (Box::pin(self.connect()).await?, Duration::ZERO),
             };
             let refusal = match connection.send(message).await {
                 Ok(head) => return Ok(Answer::new(head, self.clone(), connection)),
@@ -125,12 +126,15 @@ impl Pool {
         }
     }
 
-    async fn connect(&self) -> Result<Box<Connection>, NoAnswer> {
+    async fn connect(&self) -> Result<Box<Connection>, Fault> {
         let mut connector = self.shared.connector.clone();
         let connecting = connector.call(self.shared.origin.clone());
         let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(connected) => connected.map_err(|error| NoAnswer(format!("cannot connect: {}", innermost(&error))))?,
-            Err(_) => return Err(NoAnswer(format!("cannot connect: nobody answered within {CONNECT_TIMEOUT:?}"))),
+            Ok(connected) => connected.map_err(|error| unconnected(&error))?,
+            Err(_) => {
+                let reason = format!("cannot connect: nobody answered within {CONNECT_TIMEOUT:?}");
+                return Err(Fault::Unreachable(NoAnswer(reason)));
+            }
         };
         Ok(Box::new(Connection {
             stream: stream.into_inner(),
@@ -385,12 +389,11 @@ impl Answer {
 }
 
 /// The innermost cause says what happened; what is around it says only that the request failed.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> NoAnswer {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
+fn unconnected(error: &(dyn std::error::Error + 'static)) -> Fault {
+    match (Refused::in_causes_of(error), causes(error).last()) {
+        (Some(refused), _) => Fault::Broken(NoAnswer(refused.to_string())),
+        (None, cause) => Fault::Unreachable(NoAnswer(format!("cannot connect: {}", cause.unwrap_or(error)))),
     }
-    NoAnswer(cause.to_string())
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Sinks {
 fn verdict(name: &str, id: u64) -> StatusCode {
     match name {
         "flaky" if fastrand::u32(..10) == 0 => StatusCode::SERVICE_UNAVAILABLE,
-        "picky" if id % REFUSED == 0 => StatusCode::UNPROCESSABLE_ENTITY,
+        "picky" if id.is_multiple_of(REFUSED) => StatusCode::UNPROCESSABLE_ENTITY,
         "picky" if id % REFUSED == 1 => StatusCode::INTERNAL_SERVER_ERROR,
         "unforgiving" if id % REFUSED == 2 => StatusCode::BAD_REQUEST,
         _ => StatusCode::NO_CONTENT,

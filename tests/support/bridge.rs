@@ -212,6 +212,12 @@ impl Bridge {
         self.process = self.setup.process(&self.dir);
     }
 
+    /// What everybody on the machine sees of how it was started.
+    pub fn arguments(&self) -> String {
+        let bytes = std::fs::read(format!("/proc/{}/cmdline", self.process.id())).unwrap();
+        String::from_utf8_lossy(&bytes).replace('\0', "\n")
+    }
+
     /// The memory it holds now, in KiB.
     pub fn resident_kib(&self) -> u64 {
         self.process.resident_kib()

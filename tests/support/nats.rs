@@ -62,8 +62,13 @@ impl Nats {
 
     /// Starts it again, on the same port and with what it had stored.
     pub async fn start_again(&mut self) {
-        self.process = spawn(&self.dir);
+        self.spawn_again();
         self.wait_until_up().await;
+    }
+
+    /// The same without waiting, for a server that lets nobody in without a secret.
+    pub fn spawn_again(&mut self) {
+        self.process = spawn(&self.dir);
     }
 
     /// Throws away what it had stored; only while it is not running.

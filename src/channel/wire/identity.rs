@@ -123,7 +123,8 @@ fn section(text: &str, number: usize) -> Option<&str> {
     let is_mark = |line: &str| line.starts_with("---") && line.trim_end().ends_with("---");
     let lines: Vec<&str> = text.lines().collect();
     let bodies = lines.windows(3).filter(|lines| is_mark(lines[0]) && is_mark(lines[2]) && !is_mark(lines[1]));
-    bodies.map(|lines| lines[1].trim()).nth(number)
+    // An empty line between the two is no section.
+    bodies.map(|lines| lines[1].trim()).filter(|body| !body.is_empty()).nth(number)
 }
 
 #[cfg(test)]
@@ -180,14 +181,16 @@ mod tests {
     #[test]
     fn credentials_are_a_jwt_and_a_key_that_signs_the_nonce() {
         let key = KeyPair::new_user();
-        let text = format!(
-            "-----BEGIN NATS USER JWT-----\r\neyJ0.eyJq.c2ln\r\n------END NATS USER JWT------\r\n\r\n****** SECRET ******\r\n\r\n\
-             -----BEGIN USER NKEY SEED-----\r\n{}\r\n------END USER NKEY SEED------\r\n",
-            key.seed().unwrap()
-        );
-        let connect = connect(&Secrets { credentials: Some((PathBuf::from("creds"), text)), ..Secrets::default() });
-        assert_eq!((&connect["jwt"], connect.get("nkey")), (&"eyJ0.eyJq.c2ln".into(), None));
-        signs(&connect, &key);
+        for between in ["\r\n****** SECRET ******\r\n\r\n", "\r\n", ""] {
+            let text = format!(
+                "-----BEGIN NATS USER JWT-----\r\neyJ0.eyJq.c2ln\r\n------END NATS USER JWT------\r\n{between}\
+                 -----BEGIN USER NKEY SEED-----\r\n{}\r\n------END USER NKEY SEED------\r\n",
+                key.seed().unwrap()
+            );
+            let connect = connect(&Secrets { credentials: Some((PathBuf::from("creds"), text)), ..Secrets::default() });
+            assert_eq!((&connect["jwt"], connect.get("nkey")), (&"eyJ0.eyJq.c2ln".into(), None));
+            signs(&connect, &key);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::channel::{StoredMessage, Whereabouts, broker, dead_letter, name, scan
 use crate::event::Event;
 use crate::filter::{Filter, Verdict};
 use crate::manage::{Error, Manager, while_doing};
-use crate::resource::{ChannelKind, Key};
+use crate::resource::{ChannelKind, Key, shown_url};
 
 /// Dead letters of one subscription that are looked through for the one of an event, from when it was given up on.
 const MAX_LETTERS_LOOKED: usize = 1000;
@@ -188,19 +188,7 @@ fn letter(message: &StoredMessage) -> Letter {
         sequence: message.sequence,
         kept_at: message.stored_at,
         code: told("knativeerrorcode"),
-        destination: told("knativeerrordest").map(|url| without_user(&url)),
-    }
-}
-
-/// A URL without user and password.
-fn without_user(text: &str) -> String {
-    match url::Url::parse(text) {
-        Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
-            // Fails only for URLs that can have neither.
-            let _ = url.set_username("").and(url.set_password(None));
-            url.to_string()
-        }
-        _ => text.to_owned(),
+        destination: told("knativeerrordest").map(|url| shown_url(&url)),
     }
 }
 

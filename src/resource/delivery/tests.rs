@@ -37,7 +37,7 @@ fn every_option_is_read() {
         timeout: Some(Duration::from_millis(500)),
         retry_after_max: Some(Duration::ZERO),
         format: Format::Json,
-        dead_letter_sink: Some(Destination::Url("http://d".to_owned())),
+        dead_letter_sink: Some(Destination::Url("http://d".into())),
     };
     assert_eq!(Delivery::resolve(&read(&delivery).unwrap(), &Spec::default()), expected);
 }

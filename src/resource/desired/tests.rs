@@ -478,7 +478,7 @@ fn a_subscription_may_have_a_reply_only_and_any_kind_of_channel() {
             .unwrap();
     let subscription = &desired.subscriptions[&key("default/sub")];
     assert_eq!(subscription.subscriber, None);
-    assert_eq!(subscription.reply, Some(Destination::Url("http://r".to_owned())));
+    assert_eq!(subscription.reply, Some(Destination::Url("http://r".into())));
     assert_eq!(subscription.channel, key("other/foo"));
 }
 
@@ -486,7 +486,7 @@ fn a_subscription_may_have_a_reply_only_and_any_kind_of_channel() {
 fn delivery_options_are_looked_up_in_the_subscription_then_the_channel_then_the_process() {
     let delivery = |retry: u32, dead_letter_sink: Option<&str>| Delivery {
         retry,
-        dead_letter_sink: dead_letter_sink.map(|url| Destination::Url(url.to_owned())),
+        dead_letter_sink: dead_letter_sink.map(|url| Destination::Url(url.into())),
         ..Delivery::PROCESS_DEFAULT
     };
     let sink = |url: &str| json!({ "uri": url });

@@ -47,7 +47,7 @@ fn a_reference_resolves_as_the_contract_says() {
         ("v1", "Service", "ours", "http://elsewhere"),
     ] {
         let resolved = resolve(&json!({ "ref": reference(api_version, kind, name) }));
-        assert_eq!(resolved, Ok(Destination::Url(expected.to_owned())), "{api_version} {kind}");
+        assert_eq!(resolved, Ok(Destination::Url(expected.into())), "{api_version} {kind}");
     }
 }
 
@@ -74,10 +74,10 @@ fn a_reference_to_a_declared_broker_is_that_broker_whatever_resolve_says() {
     let mut elsewhere = broker;
     elsewhere["namespace"] = "ns".into();
     let url = "http://broker-ingress.knative-eventing.svc.cluster.local/ns/ours";
-    assert_eq!(resolve(&json!({ "ref": elsewhere })), Ok(Destination::Url(url.to_owned())));
+    assert_eq!(resolve(&json!({ "ref": elsewhere })), Ok(Destination::Url(url.into())));
     assert_eq!(
         resolve(&json!({ "ref": elsewhere, "uri": "/x?y" })),
-        Ok(Destination::Url("http://broker-ingress.knative-eventing.svc.cluster.local/x?y".to_owned()))
+        Ok(Destination::Url("http://broker-ingress.knative-eventing.svc.cluster.local/x?y".into()))
     );
 }
 
@@ -91,7 +91,7 @@ fn an_absolute_uri_is_kept_as_it_was_written() {
         "ftp://host/x",
         "nats://host",
     ] {
-        assert_eq!(resolve(&json!({ "uri": uri })), Ok(Destination::Url(uri.to_owned())));
+        assert_eq!(resolve(&json!({ "uri": uri })), Ok(Destination::Url(uri.into())));
     }
 }
 
@@ -107,7 +107,7 @@ fn a_relative_uri_is_joined_onto_the_url_of_the_reference() {
         ("known", "", "http://127.0.0.1:8081/base/"),
     ] {
         let resolved = resolve(&json!({ "ref": reference("v1", "Service", name), "uri": uri }));
-        assert_eq!(resolved, Ok(Destination::Url(expected.to_owned())), "{uri}");
+        assert_eq!(resolved, Ok(Destination::Url(expected.into())), "{uri}");
     }
 }
 
@@ -175,10 +175,41 @@ fn what_names_no_destination_is_a_fault() {
     }
 }
 
+/// A certificate authority, made now.
+fn authority() -> String {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
+
 #[test]
-fn certificates_and_audience_are_accepted() {
-    let destination = json!({ "uri": "http://host", "CACerts": "PEM", "audience": "a" });
-    assert_eq!(resolve(&destination), Ok(Destination::Url("http://host".to_owned())));
+fn certificate_authorities_are_those_of_an_https_destination_alone() {
+    let pem = format!("{}{}", authority(), authority());
+    for (url, kept) in [("https://host", true), ("HTTPS://host", true), ("http://host", false)] {
+        let destination = json!({ "uri": url, "CACerts": pem, "audience": "a" });
+        let ca_certs = kept.then(|| pem.as_str().into());
+        assert_eq!(resolve(&destination), Ok(Destination::Url(Address { url: url.to_owned(), ca_certs })));
+    }
+    let joined = json!({ "ref": reference("v1", "Service", "s"), "uri": "https://host/x", "CACerts": pem });
+    assert!(resolve(&joined).is_err());
+}
+
+#[test]
+fn certificate_authorities_that_are_none_are_a_fault_that_shows_nothing_of_them() {
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let broken = authority().replacen("MII", "!!!", 1);
+    let no_certificate = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+    for (pem, expected) in [
+        ("PEM", "CACerts: holds no certificate, expected at least one in PEM"),
+        ("", "CACerts: holds no certificate"),
+        (key.as_str(), "CACerts: holds no certificate"),
+        (broken.as_str(), "CACerts: is no PEM"),
+        (no_certificate, "CACerts: holds no certificate authority in place 1"),
+    ] {
+        let faults = resolve(&json!({ "uri": "https://host", "CACerts": pem })).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].contains(expected), "{faults:#?}");
+        assert!(!faults[0].contains("MI"), "{faults:#?}");
+    }
 }
 
 #[test]

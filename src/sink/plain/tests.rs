@@ -51,7 +51,7 @@ impl Server {
     }
 
     fn pool(&self, limits: Limits) -> Pool {
-        Pool::within(limits, self.address.to_string().parse().unwrap())
+        Pool::within(limits, self.address.to_string().parse().unwrap(), Lookup(Arc::default()))
     }
 
     /// Connections and requests so far.
@@ -225,7 +225,7 @@ async fn nobody_there_is_unreachable_and_says_so() {
     drop(listener);
     let nowhere: Authority = "nowhere.invalid".parse().unwrap();
     for authority in [authority, nowhere] {
-        match exchange(&Pool::new(authority)).await {
+        match exchange(&Pool::new(authority, Lookup(Arc::default()))).await {
             Err(Fault::Unreachable(NoAnswer(reason))) => assert!(reason.starts_with("cannot connect: "), "{reason}"),
             other => unreachable!("{other:?}"),
         }

@@ -56,7 +56,7 @@ fn a_trigger_reads_its_broker_and_answers_into_it() {
         assert_eq!(trigger.kind, SubscriptionKind::Trigger);
         assert_eq!(trigger.channel, key(broker));
         assert_eq!(trigger.reply, Some(Destination::Channel(key(broker))));
-        assert_eq!(trigger.subscriber, Some(Destination::Url("http://sink".to_owned())));
+        assert_eq!(trigger.subscriber, Some(Destination::Url("http://sink".into())));
         assert_eq!((&trigger.filter, &trigger.controls), (&None, &Controls::default()));
     }
     // A broker that nobody declares may still come.
@@ -123,7 +123,7 @@ fn the_delivery_of_a_trigger_replaces_that_of_its_broker_but_the_dead_letter_sin
     ] {
         let documents = [trigger(json!({ "delivery": own })), broker(json!({ "delivery": of_broker }))];
         let delivery = &build(&documents).unwrap().subscriptions[&key("default/t")].delivery;
-        let expected = dead_letter_sink.map(|url| Destination::Url(url.to_owned()));
+        let expected = dead_letter_sink.map(|url| Destination::Url(url.into()));
         assert_eq!((delivery.retry, &delivery.dead_letter_sink), (retry, &expected), "{own} {of_broker}");
     }
 }
@@ -131,7 +131,7 @@ fn the_delivery_of_a_trigger_replaces_that_of_its_broker_but_the_dead_letter_sin
 #[test]
 fn a_reference_to_a_broker_is_the_declared_one_wherever_it_stands_in_the_files() {
     let ours = Destination::Channel(key("default/b"));
-    let theirs = Destination::Url("http://broker-ingress.knative-eventing.svc.cluster.local/default/b".to_owned());
+    let theirs = Destination::Url("http://broker-ingress.knative-eventing.svc.cluster.local/default/b".into());
     let reader = subscription(json!({ "reply": broker_ref(), "delivery": { "deadLetterSink": broker_ref() } }));
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": [broker(json!({}))] });
     let typed = json!({ "apiVersion": "eventing.knative.dev/v1", "kind": "BrokerList",
