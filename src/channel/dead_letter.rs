@@ -242,7 +242,10 @@ impl DeadLetters {
                 return self.publisher.store(STREAM, &subject, message).await;
             }
         }
-        self.publisher.store(STREAM, &subject, aside(channel, raw, reason, owner, Detail::None)).await
+        let message = aside(channel, raw, reason, owner, Detail::None);
+        // The server takes less than when it was stored. It would close the connection, for everybody, every time we try.
+        self.publisher.check_size(&message, None)?;
+        self.publisher.store(STREAM, &subject, message).await
     }
 }
 
