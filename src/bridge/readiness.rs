@@ -17,6 +17,11 @@ pub(super) fn nats() -> Missing {
     Missing { kind: "nats", name: None, reason: "not connected".to_owned() }
 }
 
+pub(super) fn deaf() -> Missing {
+    let reason = "NATS does not permit us to subscribe to where answers come".to_owned();
+    Missing { kind: "nats", name: None, reason }
+}
+
 pub(super) fn channel(key: &Key, reason: &str) -> Missing {
     Missing { kind: "channel", name: Some(key.to_string()), reason: reason.to_owned() }
 }

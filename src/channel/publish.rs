@@ -175,7 +175,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Returns when an event found no stream for its subject: somebody deleted it, or it has no leader.
+    /// Returns when an event found no stream for its subject, because somebody deleted it or it has no leader, or when nobody
+    /// acknowledged it in time.
     pub async fn stream_missing(&self) {
         self.missing.notified().await;
     }
@@ -249,7 +250,12 @@ impl Publisher {
         });
         let answer = match end.await {
             Some(End::Answered(message)) => pub_ack::read(&message, stream),
-            Some(End::Lost | End::Overdue) => return Err(PublishError::NoAck(self.ack_timeout)),
+            Some(End::Lost) => return Err(PublishError::NoAck(self.ack_timeout)),
+            Some(End::Overdue) => {
+                // Somebody should look whether there is anybody at all.
+                self.missing.notify_one();
+                return Err(PublishError::NoAck(self.ack_timeout));
+            }
             None => return Err(PublishError::Denied(subject.to_owned())),
         };
         match answer {
