@@ -1,7 +1,7 @@
 //! A private nats-server with JetStream, and clients to look into it and to write what others write.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer;
@@ -19,6 +19,7 @@ use super::{eventually, free_port, until, within};
 pub struct Nats {
     port: u16,
     dir: TempDir,
+    program: PathBuf,
     process: Process,
 }
 
@@ -36,6 +37,11 @@ impl Nats {
 
     /// Started with settings that let nobody in without a secret, so nobody waits until it is up.
     pub fn start_as(settings: &str) -> Self {
+        Self::start_program(executable(), settings)
+    }
+
+    /// A server of another version; nobody waits until it is up.
+    pub fn start_program(program: PathBuf, settings: &str) -> Self {
         let port = free_port();
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("store");
@@ -44,8 +50,8 @@ impl Nats {
              {settings}\n"
         );
         std::fs::write(dir.path().join("nats.conf"), config).unwrap();
-        let process = spawn(&dir);
-        Self { port, dir, process }
+        let process = spawn(&program, &dir);
+        Self { port, dir, program, process }
     }
 
     pub fn port(&self) -> u16 {
@@ -62,8 +68,18 @@ impl Nats {
 
     /// Starts it again, on the same port and with what it had stored.
     pub async fn start_again(&mut self) {
-        self.process = spawn(&self.dir);
+        self.spawn_again();
         self.wait_until_up().await;
+    }
+
+    /// The same, and nobody waits until it is up.
+    pub fn spawn_again(&mut self) {
+        self.process = spawn(&self.program, &self.dir);
+    }
+
+    /// From its next start on it is this program.
+    pub fn becomes(&mut self, program: PathBuf) {
+        self.program = program;
     }
 
     /// Throws away what it had stored; only while it is not running.
@@ -97,14 +113,34 @@ impl Nats {
         }
     }
 
-    /// Changes its configuration file; counts from the next start on.
+    /// Changes its configuration file; counts from the next start on, or from [`Nats::reload`] on.
     pub fn reconfigure(&self, from: &str, to: &str) {
         let file = self.dir.path().join("nats.conf");
         let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "no {from:?} in {text}");
         std::fs::write(&file, text.replace(from, to)).unwrap();
     }
 
-    async fn wait_until_up(&self) {
+    /// SIGHUP: reads its configuration file again. Returns when it has.
+    pub async fn reload(&self) {
+        const DONE: &str = "Reloaded server configuration";
+        let before = self.process.stderr().matches(DONE).count();
+        self.process.signal("HUP");
+        until("nats-server has reloaded", || async { self.process.stderr().matches(DONE).count() > before }).await;
+    }
+
+    /// Makes such a change and lets it count at once.
+    pub async fn reload_with(&self, from: &str, to: &str) {
+        self.reconfigure(from, to);
+        self.reload().await;
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    pub async fn wait_until_up(&self) {
         eventually("nats-server greets", || async { RawNats::try_connect(self.port).await.ok() }).await;
     }
 
@@ -191,8 +227,8 @@ impl Nats {
     }
 }
 
-fn spawn(dir: &TempDir) -> Process {
-    let mut server = command(executable());
+fn spawn(program: &Path, dir: &TempDir) -> Process {
+    let mut server = command(program);
     server.arg("-c").arg(dir.path().join("nats.conf"));
     Process::spawn(server, dir.path(), "nats")
 }
@@ -205,6 +241,19 @@ pub fn executable() -> PathBuf {
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
     let found = named.into_iter().chain([own]).chain(on_path).find(|program| program.is_file());
     found.unwrap_or_else(|| panic!("no nats-server: `make test` fetches one, or name one in KNATS_NATS_SERVER"))
+}
+
+/// The oldest version that is supported: `KNATS_OLD_NATS_SERVER`, else the one that `make tools` fetches for tests.
+pub fn old_executable() -> PathBuf {
+    let named = std::env::var_os("KNATS_OLD_NATS_SERVER").map(PathBuf::from);
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/nats-server-2.10");
+    let found = named.into_iter().chain([own]).find(|program| program.is_file());
+    found.unwrap_or_else(|| {
+        panic!(
+            "no nats-server 2.10 to upgrade from: `make tools` fetches one into .tools/nats-server-2.10, or name one in \
+             KNATS_OLD_NATS_SERVER"
+        )
+    })
 }
 
 /// The value of a stored message's header, its name in the case given.
