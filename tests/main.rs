@@ -37,6 +37,7 @@ mod manifests_in_repo;
 mod metrics;
 mod nats_access;
 mod nats_faults;
+mod nats_upgrade;
 mod observability;
 mod odd_answers;
 mod otlp_metrics;

@@ -235,25 +235,26 @@ fn spawn(program: &Path, dir: &TempDir) -> Process {
 
 /// `KNATS_NATS_SERVER`, else the one in the project's own tool folder, else the one on `PATH`.
 pub fn executable() -> PathBuf {
-    let named = std::env::var_os("KNATS_NATS_SERVER").map(PathBuf::from);
-    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/nats-server");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
-    let found = named.into_iter().chain([own]).chain(on_path).find(|program| program.is_file());
-    found.unwrap_or_else(|| panic!("no nats-server: `make test` fetches one, or name one in KNATS_NATS_SERVER"))
+    find("KNATS_NATS_SERVER", "nats-server")
+        .unwrap_or_else(|| panic!("no nats-server: `make test` fetches one, or name one in KNATS_NATS_SERVER"))
 }
 
-/// The oldest version that is supported: `KNATS_OLD_NATS_SERVER`, else the one that `make tools` fetches for tests.
+/// The oldest version that is supported, to be upgraded: `KNATS_OLD_NATS_SERVER`, else as above.
 pub fn old_executable() -> PathBuf {
-    let named = std::env::var_os("KNATS_OLD_NATS_SERVER").map(PathBuf::from);
-    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/nats-server-2.10");
-    let found = named.into_iter().chain([own]).find(|program| program.is_file());
-    found.unwrap_or_else(|| {
+    find("KNATS_OLD_NATS_SERVER", "nats-server-2.10").unwrap_or_else(|| {
         panic!(
             "no nats-server 2.10 to upgrade from: `make tools` fetches one into .tools/nats-server-2.10, or name one in \
              KNATS_OLD_NATS_SERVER"
         )
     })
+}
+
+fn find(variable: &str, name: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools").join(name);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join(name));
+    named.into_iter().chain([own]).chain(on_path).find(|program| program.is_file())
 }
 
 /// The value of a stored message's header, its name in the case given.
