@@ -21,6 +21,7 @@ mod dead_letters;
 mod diff;
 mod dispatch_request;
 mod doctor;
+mod eventing_natss;
 mod failing_network;
 mod foreign_messages;
 mod get;
