@@ -1,6 +1,7 @@
 //! What is missing until the bridge is what it should be, in words for `/readyz`.
 
 use crate::admin::{Missing, Readiness};
+use crate::channel::connect::DEAF;
 use crate::resource::Key;
 
 /// What is true until somebody has looked.
@@ -18,8 +19,7 @@ pub(super) fn nats() -> Missing {
 }
 
 pub(super) fn deaf() -> Missing {
-    let reason = "NATS does not permit us to subscribe to where answers come".to_owned();
-    Missing { kind: "nats", name: None, reason }
+    Missing { kind: "nats", name: None, reason: DEAF.to_owned() }
 }
 
 pub(super) fn channel(key: &Key, reason: &str) -> Missing {

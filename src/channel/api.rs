@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::connect::Connection;
+use super::connect::{Connection, DEAF};
 
 /// Makes, reads and changes streams and consumers.
 #[derive(Clone)]
@@ -204,6 +204,7 @@ impl Api {
                 answer.map_err(|error| ApiError::NoAnswer(error.to_string()))?
             }
             () = self.connection.denied(&denied, denials) => return Err(ApiError::Denied(denied)),
+            () = self.connection.deaf() => return Err(ApiError::NoAnswer(DEAF.to_owned())),
         };
         match response {
             Response::Ok(value) => Ok(value),

@@ -30,6 +30,8 @@ const CLIENT_CAPACITY: usize = 16;
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// How subjects begin on which answers come, unless the settings say otherwise.
 pub(super) const INBOX_PREFIX: &str = "_INBOX";
+/// What [`Link::deaf`] means.
+pub const DEAF: &str = "NATS does not permit us to subscribe to where answers come";
 /// Subjects that the server has denied us and that we remember; when there are more, we start anew.
 const MAX_DENIED: usize = 1000;
 
@@ -170,7 +172,7 @@ impl Connection {
         }
         let is_due = {
             let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_due = renewed.is_none_or(|last| last.elapsed() >= PING_INTERVAL);
+            let is_due = renewed.is_none_or(|last| last.elapsed() >= RECONNECT_MAX);
             if is_due {
                 *renewed = Some(Instant::now());
             }
@@ -181,6 +183,13 @@ impl Connection {
             tracing::debug!(%error, "no new connection");
         }
         false
+    }
+
+    /// Returns when answers cannot come.
+    pub(super) async fn deaf(&self) {
+        if self.link().wait_for(|link| link.deaf).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// How often the server has denied us to publish to this subject so far.
