@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::chaos::{ChaosProxy, From};
+use crate::support::http::Message;
 use crate::support::load::{RECOVERY, Sent};
 use crate::support::resources::{channel, channel_with, channel_with_stream, subscribe, subscription, to_yaml};
 use crate::support::{Answer, Bridge, Gate, Load, Nats, Sink, event, until};
@@ -98,7 +99,7 @@ async fn a_slow_way_to_nats_makes_everything_slow_and_nothing_fail() {
     assert_eq!(bridge.readyz().await.unwrap().status(), 200);
     proxy.heal();
     let sent = load.end().await;
-    assert_eq!(sent.refused, 0, "slowest {:?}", sent.slowest);
+    assert_eq!(sent.refused, 0, "slowest {:?}, outage {:?}", sent.slowest, sent.outage);
     came_through(&nats, &bridge, &sink, &sent).await;
     assert_eq!(sent.duplicates(&sink, "/"), 0);
 }
@@ -229,6 +230,29 @@ async fn a_server_or_an_account_without_room_refuses_events_until_there_is_room(
         sent.all_delivered(&sink, "/").await;
         bridge.wait_until_ready().await;
     }
+}
+
+#[tokio::test]
+async fn a_server_whose_disk_is_full_is_told_of_and_costs_no_acknowledged_event() {
+    let mut nats = Nats::start().await;
+    nats.kill9();
+    nats.limit_files(Some(500));
+    nats.start_again().await;
+    let sink = Sink::start().await;
+    let bridge = serve(&nats.url(), &documents(&sink.url("/"))).await;
+    let load = Load::of(&bridge, "disk").senders(2).size(20_000).start();
+    load.more_taken(10).await;
+    load.more_refused(4).await;
+    let names_it = |answer: &Message| answer.status() == 503 && answer.text().contains("default/foo");
+    bridge.wait_for_readyz("503, the channel", names_it).await;
+    // A server with a full disk has to be started again when there is room.
+    nats.kill9();
+    nats.limit_files(None);
+    nats.start_again().await;
+    load.recovers(10).await;
+    ready_soon(&bridge).await;
+    let sent = load.end().await;
+    came_through(&nats, &bridge, &sink, &sent).await;
 }
 
 #[tokio::test]

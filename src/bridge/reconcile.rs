@@ -190,7 +190,7 @@ impl Reconciler {
         }
         hears
             && self.dead_letters.is_ok()
-            && self.channels.values().all(|placed| placed.target.is_ok())
+            && self.channels.values().all(|placed| placed.target.as_ref().is_ok_and(|target| !self.is_silent(target)))
             && self.subscriptions.values().all(|placement| !matches!(placement, Placement::Waiting(_)))
     }
 
@@ -393,6 +393,11 @@ impl Reconciler {
         }
     }
 
+    /// Whether events are not stored although their stream is in place.
+    fn is_silent(&self, target: &Target) -> bool {
+        self.publisher.is_unanswered(&target.stream)
+    }
+
     fn someone_is_gone(&self) -> bool {
         let gone = |placement: &Placement| matches!(placement, Placement::Running(running) if matches!(running.health.state(), State::Gone(_)));
         self.subscriptions.values().any(gone)
@@ -430,6 +435,9 @@ impl Reconciler {
         }
         for key in wanted.desired.channels.keys() {
             match self.channels.get(key).map(|placed| &placed.target) {
+                Some(Ok(target)) if self.is_silent(target) => {
+                    missing.push(readiness::channel(key, "its stream is there and acknowledges no events"));
+                }
                 Some(Ok(_)) => {}
                 Some(Err(reason)) => missing.push(readiness::channel(key, reason)),
                 None => missing.push(readiness::channel(key, "not looked for yet")),

@@ -21,6 +21,8 @@ pub struct Nats {
     dir: TempDir,
     program: PathBuf,
     process: Process,
+    /// The largest file that it can write, in KiB.
+    file_limit: Option<u64>,
 }
 
 impl Nats {
@@ -50,8 +52,8 @@ impl Nats {
              {settings}\n"
         );
         std::fs::write(dir.path().join("nats.conf"), config).unwrap();
-        let process = spawn(&program, &dir);
-        Self { port, dir, program, process }
+        let process = spawn(&program, &dir, None);
+        Self { port, dir, program, process, file_limit: None }
     }
 
     pub fn port(&self) -> u16 {
@@ -74,7 +76,12 @@ impl Nats {
 
     /// The same, and nobody waits until it is up.
     pub fn spawn_again(&mut self) {
-        self.process = spawn(&self.program, &self.dir);
+        self.process = spawn(&self.program, &self.dir, self.file_limit);
+    }
+
+    /// From its next start on it can write no file that is larger, as if its disk were full then; `None` is without a limit.
+    pub fn limit_files(&mut self, kib: Option<u64>) {
+        self.file_limit = kib;
     }
 
     /// From its next start on it is this program.
@@ -133,11 +140,6 @@ impl Nats {
     pub async fn reload_with(&self, from: &str, to: &str) {
         self.reconfigure(from, to);
         self.reload().await;
-    }
-
-    /// What it has logged.
-    pub fn log(&self) -> String {
-        self.process.stderr()
     }
 
     pub async fn wait_until_up(&self) {
@@ -227,8 +229,12 @@ impl Nats {
     }
 }
 
-fn spawn(program: &Path, dir: &TempDir) -> Process {
-    let mut server = command(program);
+fn spawn(program: &Path, dir: &TempDir, file_limit: Option<u64>) -> Process {
+    let mut server = command(if file_limit.is_some() { Path::new("sh") } else { program });
+    if let Some(kib) = file_limit {
+        // In blocks of 512 bytes.
+        server.arg("-c").arg(format!("ulimit -f {}; exec \"$0\" \"$@\"", 2 * kib)).arg(program);
+    }
     server.arg("-c").arg(dir.path().join("nats.conf"));
     Process::spawn(server, dir.path(), "nats")
 }
