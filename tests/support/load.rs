@@ -99,10 +99,6 @@ impl Load {
         assert!(begun.elapsed() < RECOVERY, "took {:?}", begun.elapsed());
     }
 
-    pub fn taken(&self) -> usize {
-        self.progress.taken.load(Ordering::Relaxed)
-    }
-
     /// Ends when every event that was begun has been taken.
     pub async fn end(self) -> Sent {
         self.progress.stop.store(true, Ordering::Relaxed);
