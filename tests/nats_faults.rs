@@ -125,6 +125,7 @@ async fn a_connection_that_is_cut_within_any_frame_costs_no_acknowledged_event()
             if frame.contains("NEXT") {
                 // A new connection begins with it.
                 proxy.cut();
+                load.more_refused(1).await;
                 proxy.heal();
             }
             proxy.is_cut().await;
