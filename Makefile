@@ -1,8 +1,8 @@
 # Two commands do all the set-up on a machine that has cargo: `make demo` and `make test`.
 
-.PHONY: demo test chaos tools build lint
+.PHONY: demo test chaos tools nats-server build lint
 
-demo: tools build
+demo: nats-server build
 	cargo run --locked --quiet -- demo
 
 # Tests mostly wait for servers that they start: eight at once finish sooner than one for each processor.
@@ -19,8 +19,12 @@ chaos: tools
 		cargo test --locked --release --test contract -- chaos:: --nocapture --test-threads 1
 
 # nats-server: an installed one of version 2.10 or newer is used as it is, else a pinned one goes into .tools/.
-tools:
+nats-server:
 	@scripts/get-nats-server
+
+# And the oldest one that is supported, for the tests that upgrade it. Without it they fail, and say why.
+tools: nats-server
+	@scripts/get-nats-server --old || true
 
 build: | compiler
 	cargo build --locked

@@ -1,17 +1,15 @@
 //! A network and a NATS that hang, break in the middle of a frame, or come and go: 503 in time, nothing acknowledged is lost,
 //! everything works again within seconds, and the bridge ends when it is told to.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::support::chaos::ChaosProxy;
 use crate::support::http::post;
+use crate::support::load::Sent;
 use crate::support::resources::{channel, channel_with, subscription, to_yaml};
-use crate::support::{Answer, Bridge, Gate, Nats, Sink, event, until};
+use crate::support::{Answer, Bridge, Gate, Load, Nats, Sink, event, until};
 
 const STREAM: &str = "KN_DEFAULT__FOO";
 
@@ -20,72 +18,6 @@ fn documents(url: &str) -> Vec<serde_json::Value> {
     let template = json!({"consumerConfigTemplate": {"ackWait": "3s"}});
     let spec = json!({"subscriber": {"uri": url}, "delivery": {"retry": 5, "backoffDelay": "PT0.05S"}});
     vec![channel_with("foo", template), subscription("sub", "foo", spec)]
-}
-
-fn ids(sink: &Sink) -> BTreeSet<String> {
-    sink.requests("/").iter().map(|request| request.id().to_owned()).collect()
-}
-
-/// A sender that posts one event after the other until it is stopped.
-struct Load {
-    taken: Arc<AtomicUsize>,
-    refused: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    sender: tokio::task::JoinHandle<BTreeSet<String>>,
-}
-
-impl Load {
-    /// Every answer must be 202, or 503 with `Retry-After`, and come within the publish timeout of a second and a little.
-    fn start(bridge: &Bridge, round: &'static str, size: usize) -> Self {
-        let url = bridge.url("/default/foo");
-        let (taken, refused, stop) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicBool>)>::default();
-        let (count_taken, count_refused, stopped) = (taken.clone(), refused.clone(), stop.clone());
-        let sender = tokio::spawn(async move {
-            let mut ids = BTreeSet::new();
-            for number in 0.. {
-                if stopped.load(Ordering::Relaxed) {
-                    break;
-                }
-                let id = format!("{round}-{number}");
-                let asked = Instant::now();
-                let event = event(&id).data("text/plain", vec![b'x'; size]);
-                let answer = post(&url).event(&event).send().await;
-                assert!(asked.elapsed() < Duration::from_secs(3), "{id} took {:?}", asked.elapsed());
-                match answer.status() {
-                    202 => {
-                        ids.insert(id);
-                        count_taken.fetch_add(1, Ordering::Relaxed);
-                    }
-                    503 => {
-                        assert!(answer.header("retry-after").is_some());
-                        count_refused.fetch_add(1, Ordering::Relaxed);
-                    }
-                    status => panic!("{id}: {status} {}", answer.text()),
-                }
-            }
-            ids
-        });
-        Self { taken, refused, stop, sender }
-    }
-
-    async fn more(&self, counter: &AtomicUsize, count: usize) {
-        let goal = counter.load(Ordering::Relaxed) + count;
-        until("more answers", || async { self.sender.is_finished() || counter.load(Ordering::Relaxed) >= goal }).await;
-    }
-
-    async fn more_taken(&self, count: usize) {
-        self.more(&self.taken, count).await;
-    }
-
-    async fn more_refused(&self, count: usize) {
-        self.more(&self.refused, count).await;
-    }
-
-    /// The ids of the events that were taken.
-    async fn end(self) -> BTreeSet<String> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.sender.await.unwrap()
-    }
 }
 
 async fn taken_again(bridge: &Bridge, id: &str) {
@@ -99,10 +31,10 @@ async fn cut_and_stalled_in_the_middle_of_frames_it_loses_no_acknowledged_event(
     let sink = Sink::start().await;
     let setup = Bridge::at(&proxy.nats_url()).file("resources.yaml", &to_yaml(&documents(&sink.url("/"))));
     let bridge = setup.flag("--publish-timeout", "1s").start().await;
-    let mut taken = BTreeSet::new();
+    let mut sent = Sent::default();
     // Events are larger than what a read takes, so that frames are cut somewhere in the middle.
     for (round, stalls) in [("cut", false), ("stall", true), ("again", false)] {
-        let load = Load::start(&bridge, round, 200_000);
+        let load = Load::of(&bridge, round).size(200_000).start();
         for _ in 0..3 {
             load.more_taken(5).await;
             if stalls {
@@ -114,54 +46,27 @@ async fn cut_and_stalled_in_the_middle_of_frames_it_loses_no_acknowledged_event(
             proxy.heal();
         }
         load.more_taken(5).await;
-        taken.extend(load.end().await);
+        sent = sent.and(load.end().await);
     }
-    until("every acknowledged event is delivered", || async { taken.is_subset(&ids(&sink)) }).await;
+    sent.all_delivered(&sink, "/").await;
     nats.settled(STREAM).await;
     bridge.wait_until_ready().await;
 }
 
 #[tokio::test]
-async fn a_nats_that_is_killed_or_taken_out_of_service_under_load_costs_no_acknowledged_event() {
+async fn a_nats_that_is_taken_out_of_service_under_load_costs_no_acknowledged_event() {
     let mut nats = Nats::start_with("lame_duck_duration: 30s\nlame_duck_grace_period: 1s").await;
     let sink = Sink::start().await;
     let bridge = Bridge::of(&nats, &documents(&sink.url("/"))).flag("--publish-timeout", "1s").start().await;
-    let mut taken = BTreeSet::new();
-    for round in ["killed", "retired"] {
-        let load = Load::start(&bridge, round, 10);
-        load.more_taken(20).await;
-        if round == "killed" {
-            nats.kill9();
-        } else {
-            nats.lame_duck().await;
-        }
-        load.more_refused(1).await;
-        nats.start_again().await;
-        load.more_taken(20).await;
-        taken.extend(load.end().await);
-    }
-    until("every acknowledged event is delivered", || async { taken.is_subset(&ids(&sink)) }).await;
+    let load = Load::start(&bridge, "retired");
+    load.more_taken(20).await;
+    nats.lame_duck().await;
+    load.more_refused(1).await;
+    nats.start_again().await;
+    load.more_taken(20).await;
+    load.end().await.all_delivered(&sink, "/").await;
     nats.settled(STREAM).await;
     bridge.wait_until_ready().await;
-}
-
-#[tokio::test]
-async fn a_nats_that_hangs_for_a_while_costs_503_in_time_and_nothing_else() {
-    let nats = Nats::start().await;
-    let sink = Sink::start().await;
-    let bridge = Bridge::of(&nats, &documents(&sink.url("/"))).flag("--publish-timeout", "1s").start().await;
-    nats.stop().await;
-    let load = Load::start(&bridge, "hang", 10);
-    load.more_refused(4).await;
-    assert_eq!(load.taken.load(Ordering::Relaxed), 0);
-    nats.cont();
-    let begun = Instant::now();
-    taken_again(&bridge, "end").await;
-    sink.wait_for_id("/", "end").await;
-    bridge.wait_until_ready().await;
-    load.end().await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
-    nats.settled(STREAM).await;
 }
 
 #[tokio::test]
@@ -257,12 +162,11 @@ async fn two_bridges_share_the_events_and_the_end_of_one_loses_none() {
         bridge.send("foo", &event(&number.to_string())).await;
     }
     nats.settled(STREAM).await;
-    assert_eq!((ids(&sink).len(), sink.requests("/").len()), (100, 100), "each event once");
-    let load = Load::start(&second, "more", 10);
+    assert_eq!((sink.counts("/").len(), sink.requests("/").len()), (100, 100), "each event once");
+    let load = Load::start(&second, "more");
     load.more_taken(50).await;
     first.kill9();
     load.more_taken(50).await;
-    let taken = load.end().await;
-    until("every acknowledged event is delivered", || async { taken.is_subset(&ids(&sink)) }).await;
+    load.end().await.all_delivered(&sink, "/").await;
     nats.settled(STREAM).await;
 }

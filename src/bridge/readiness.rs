@@ -1,6 +1,7 @@
 //! What is missing until the bridge is what it should be, in words for `/readyz`.
 
 use crate::admin::{Missing, Readiness};
+use crate::channel::connect::DEAF;
 use crate::resource::Key;
 
 /// What is true until somebody has looked.
@@ -15,6 +16,10 @@ pub(super) fn draining() -> Readiness {
 
 pub(super) fn nats() -> Missing {
     Missing { kind: "nats", name: None, reason: "not connected".to_owned() }
+}
+
+pub(super) fn deaf() -> Missing {
+    Missing { kind: "nats", name: None, reason: DEAF.to_owned() }
 }
 
 pub(super) fn channel(key: &Key, reason: &str) -> Missing {

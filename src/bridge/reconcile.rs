@@ -9,6 +9,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +31,9 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often everything is looked at although nothing tells of a change: a stream that nobody uses may have been deleted.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// How soon it is looked at again because events are not acknowledged: they may be many.
+const LOOK_SOONEST: Duration = Duration::from_secs(1);
 
 /// How long an ordered subscription that has changed waits for the events that are at work as it was declared before.
 const PREDECESSOR: Duration = Duration::from_secs(60);
@@ -59,6 +63,8 @@ pub(super) struct Reconciler {
 struct Placed {
     declared: Channel,
     target: Result<Target, String>,
+    /// Where its events go all the same while JetStream cannot be asked: each is stored or refused for itself.
+    known: Option<Target>,
 }
 
 /// What became of a subscription.
@@ -131,13 +137,19 @@ impl Reconciler {
             self.board.send_replace(self.board(&wanted.desired));
             patience = if step { RETRY_MIN } else { (patience * 2).min(RETRY_MAX) };
             let publisher = self.publisher.clone();
+            let looked = Instant::now();
+            let missing = async {
+                publisher.stream_missing().await;
+                tokio::time::sleep_until(looked + LOOK_SOONEST).await;
+            };
+            tokio::pin!(missing);
             loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return self.stop().await,
                     Ok(()) = resources.changed() => break,
                     Ok(()) = control.changed() => break,
                     Ok(()) = pulls.changed() => self.report(&wanted),
-                    () = publisher.stream_missing() => break,
+                    () = &mut missing => break,
                     () = tokio::time::sleep(if step { LOOK_AGAIN } else { patience }) => break,
                     () = self.nudge.notified() => {
                         self.report(&wanted);
@@ -163,6 +175,7 @@ impl Reconciler {
             self.publish_targets(desired);
             return true;
         }
+        let hears = self.shared.control.hears().await;
         self.dead_letters = match self.config.dispatcher {
             true => self.place_dead_letters().await,
             false => Ok(()),
@@ -175,8 +188,9 @@ impl Reconciler {
         if self.config.prune {
             self.prune(desired).await;
         }
-        self.dead_letters.is_ok()
-            && self.channels.values().all(|placed| placed.target.is_ok())
+        hears
+            && self.dead_letters.is_ok()
+            && self.channels.values().all(|placed| placed.target.as_ref().is_ok_and(|target| !self.is_silent(target)))
             && self.subscriptions.values().all(|placement| !matches!(placement, Placement::Waiting(_)))
     }
 
@@ -193,15 +207,23 @@ impl Reconciler {
     async fn place_channels(&mut self, desired: &Desired) {
         let names = streams::owners(desired.channels.values());
         let api = &self.shared.api;
+        let mut before = std::mem::take(&mut self.channels);
         let placed = stream::iter(desired.channels.values().cloned()).map(|channel| {
+            let before = before.remove(&channel.key).filter(|placed| placed.declared == channel);
             let stream = streams::stream_name(&channel);
             let owner = names.get(&stream).filter(|owner| **owner != channel.key).cloned();
             async move {
-                let target = match owner {
-                    Some(owner) => Err(format!("its stream {stream} is that of channel {owner}")),
-                    None => streams::ensure(api, &channel).await.map_err(|error| error.to_string()),
+                let (target, known) = match owner {
+                    Some(owner) => (Err(format!("its stream {stream} is that of channel {owner}")), None),
+                    None => match streams::ensure(api, &channel).await {
+                        Ok(target) => (Ok(target.clone()), Some(target)),
+                        Err(error) => {
+                            let known = before.filter(|_| error.is_passing()).and_then(|placed| placed.known);
+                            (Err(error.to_string()), known)
+                        }
+                    },
                 };
-                (channel.key.clone(), Placed { declared: channel, target })
+                (channel.key.clone(), Placed { declared: channel, target, known })
             }
         });
         self.channels = placed.buffer_unordered(PARALLEL).collect().await;
@@ -209,7 +231,7 @@ impl Reconciler {
 
     fn publish_targets(&self, desired: &Desired) {
         let target = |key: &Key| {
-            let target = self.channels.get(key).and_then(|placed| placed.target.clone().ok());
+            let target = self.channels.get(key).and_then(|placed| placed.known.clone());
             target.map(|target| Target { meter: self.shared.metrics.channel(key), ..target })
         };
         let targets: Targets = desired.channels.keys().map(|key| (key.clone(), target(key))).collect();
@@ -371,6 +393,11 @@ impl Reconciler {
         }
     }
 
+    /// Whether events are not stored although their stream is in place.
+    fn is_silent(&self, target: &Target) -> bool {
+        self.publisher.is_unanswered(&target.stream)
+    }
+
     fn someone_is_gone(&self) -> bool {
         let gone = |placement: &Placement| matches!(placement, Placement::Running(running) if matches!(running.health.state(), State::Gone(_)));
         self.subscriptions.values().any(gone)
@@ -403,8 +430,14 @@ impl Reconciler {
         if !(self.shared.control.is_connected() && self.shared.pulls.is_connected()) {
             missing.push(readiness::nats());
         }
+        if self.shared.control.link().borrow().deaf || self.shared.pulls.link().borrow().deaf {
+            missing.push(readiness::deaf());
+        }
         for key in wanted.desired.channels.keys() {
             match self.channels.get(key).map(|placed| &placed.target) {
+                Some(Ok(target)) if self.is_silent(target) => {
+                    missing.push(readiness::channel(key, "its stream is there and acknowledges no events"));
+                }
                 Some(Ok(_)) => {}
                 Some(Err(reason)) => missing.push(readiness::channel(key, reason)),
                 None => missing.push(readiness::channel(key, "not looked for yet")),

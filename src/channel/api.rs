@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::connect::Connection;
+use super::connect::{Connection, DEAF};
 
 /// Makes, reads and changes streams and consumers.
 #[derive(Clone)]
@@ -36,7 +36,20 @@ pub enum ApiError {
     Refused { code: u64, description: String },
 }
 
+impl ApiError {
+    /// Whether this says nothing about the stream or the consumer itself, only that nobody can be asked for now.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Disconnected | Self::Denied(_) | Self::NoAnswer(_) => true,
+            Self::Refused { code, .. } => *code == TEMPORARILY_UNAVAILABLE,
+            Self::NotFound(_) => false,
+        }
+    }
+}
+
 const API_PREFIX: &str = "$JS.API.";
+/// A cluster has no leader for its JetStream.
+const TEMPORARILY_UNAVAILABLE: u64 = 10_008;
 const STREAM_NOT_FOUND: u64 = 10_059;
 const CONSUMER_NOT_FOUND: u64 = 10_014;
 const MESSAGE_NOT_FOUND: u64 = 10_037;
@@ -191,6 +204,7 @@ impl Api {
                 answer.map_err(|error| ApiError::NoAnswer(error.to_string()))?
             }
             () = self.connection.denied(&denied, denials) => return Err(ApiError::Denied(denied)),
+            () = self.connection.deaf() => return Err(ApiError::NoAnswer(DEAF.to_owned())),
         };
         match response {
             Response::Ok(value) => Ok(value),

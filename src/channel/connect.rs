@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, ServerError};
@@ -28,6 +28,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CLIENT_CAPACITY: usize = 16;
 /// The longest wait between two attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// How subjects begin on which answers come, unless the settings say otherwise.
+pub(super) const INBOX_PREFIX: &str = "_INBOX";
+/// What [`Link::deaf`] means.
+pub const DEAF: &str = "NATS does not permit us to subscribe to where answers come";
 /// Subjects that the server has denied us and that we remember; when there are more, we start anew.
 const MAX_DENIED: usize = 1000;
 
@@ -75,6 +79,8 @@ pub struct Connection {
     link: watch::Receiver<Link>,
     denied: watch::Receiver<Denied>,
     refusal: watch::Receiver<String>,
+    /// When it was last given up because it was deaf.
+    renewed: Arc<Mutex<Option<Instant>>>,
 }
 
 /// How often the server has denied us to publish, by subject. It answers such a message with nothing else.
@@ -88,6 +94,9 @@ pub struct Link {
     pub losses: u64,
     /// How often the client dropped messages because nobody took them in time.
     pub drops: u64,
+    /// Whether the server does not let us subscribe to where answers come. It says so, and takes the subscription away, also when
+    /// the permission is revoked later; when it is given back, nobody tells.
+    pub deaf: bool,
 }
 
 impl Connection {
@@ -99,7 +108,9 @@ impl Connection {
         let (sender, link) = watch::channel(Link::default());
         let (denier, denied) = watch::channel(Denied::default());
         let (refuser, refusal) = watch::channel(String::new());
+        let secrets = Secrets::read(settings).await?;
         let follower = Arc::new(Follower {
+            inbox_prefix: secrets.inbox_prefix.clone().unwrap_or_else(|| INBOX_PREFIX.to_owned()),
             link: sender,
             denied: denier,
             refusal: refuser,
@@ -110,7 +121,7 @@ impl Connection {
         let servers: Result<Vec<_>, _> =
             settings.urls.iter().map(|url| address(url).map(|server| without_identity(server).0)).collect();
         let servers = servers?;
-        let options = options(Secrets::read(settings).await?)?
+        let options = options(secrets)?
             .name(name)
             .retry_on_initial_connect()
             .max_reconnects(None)
@@ -128,7 +139,7 @@ impl Connection {
             .map_err(|error| SettingsError::Contradiction(format!("cannot set up the NATS client: {error}")))?;
         #[cfg(debug_assertions)]
         tokio::spawn(reconnect_at_each_cut(client.clone()));
-        Ok(Self { client, link, denied, refusal })
+        Ok(Self { client, link, denied, refusal, renewed: Arc::default() })
     }
 
     /// Waits for the connection; the error says why there is none, as far as that is known.
@@ -153,6 +164,34 @@ impl Connection {
     /// Tells of every loss and return.
     pub fn link(&self) -> watch::Receiver<Link> {
         self.link.clone()
+    }
+
+    /// When answers cannot come, makes a new connection, which asks once more to be let listen; every few seconds at most. The
+    /// library itself would go on as if it were heard. True when answers can come, as far as is known.
+    pub async fn hears(&self) -> bool {
+        if !self.link.borrow().deaf {
+            return true;
+        }
+        let is_due = {
+            let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_due = renewed.is_none_or(|last| last.elapsed() >= RECONNECT_MAX);
+            if is_due {
+                *renewed = Some(Instant::now());
+            }
+            is_due
+        };
+        // Fails only when the client is closed for good.
+        if is_due && let Err(error) = self.client.force_reconnect().await {
+            tracing::debug!(%error, "no new connection");
+        }
+        false
+    }
+
+    /// Returns when answers cannot come.
+    pub(super) async fn deaf(&self) {
+        if self.link().wait_for(|link| link.deaf).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// How often the server has denied us to publish to this subject so far.
@@ -180,6 +219,7 @@ impl Connection {
 
 /// Listens to the client.
 struct Follower {
+    inbox_prefix: String,
     link: watch::Sender<Link>,
     denied: watch::Sender<Denied>,
     /// Why there is no connection, as far as it was told; each reason is told once.
@@ -194,7 +234,7 @@ impl Follower {
         match event {
             Event::Connected => {
                 self.refusal.send_modify(String::clear);
-                self.link.send_modify(|link| link.connected = true);
+                self.link.send_modify(|link| (link.connected, link.deaf) = (true, false));
             }
             Event::Disconnected => self.link.send_modify(|link| {
                 link.connected = false;
@@ -208,9 +248,10 @@ impl Follower {
             }),
             Event::ServerError(ServerError::Other(text)) => match denied_subject(text, "publish to") {
                 Some(subject) => self.deny(subject, text),
-                // The server says so again at each new connection.
-                None if denied_subject(text, "subscription to").is_some() => self.deny(text, text),
-                None => self.server_error(text),
+                None => match denied_subject(text, "subscription to") {
+                    Some(subject) => self.deny_subscription(subject, text),
+                    None => self.server_error(text),
+                },
             },
             Event::ServerError(error) => self.server_error(&error.to_string()),
             Event::ClientError(error) => self.refused(error.to_string()),
@@ -238,6 +279,15 @@ impl Follower {
         if is_new && let Some(count) = self.denials.add() {
             tracing::warn!(error = text, count, "NATS does not permit what the bridge needs");
         }
+    }
+
+    fn deny_subscription(&self, subject: &str, text: &str) {
+        let is_inbox = subject.starts_with(&self.inbox_prefix);
+        if is_inbox {
+            self.link.send_modify(|link| link.deaf = true);
+        }
+        // The server says so again at each new connection.
+        self.deny(if is_inbox { &self.inbox_prefix } else { text }, text);
     }
 
     fn refused(&self, reason: String) {

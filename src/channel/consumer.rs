@@ -38,6 +38,8 @@ pub struct Consumer {
     pub pinned: bool,
     /// The last stream sequence that it had delivered, to whomever, before we began.
     pub delivered: u64,
+    /// When JetStream made it; another one of the same name was made at another time.
+    pub(super) created: Value,
     /// Whether it is known to be gone. One that is made in its place counts its messages anew, so an answer to a delivery of
     /// this one would settle a message that nobody has looked at.
     pub(super) gone: Arc<AtomicBool>,
@@ -137,6 +139,7 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
         of_broker: channel.kind == ChannelKind::Broker,
         pinned: is_pinned_by(subscription),
         delivered,
+        created: info["created"].clone(),
         gone: Arc::default(),
     })
 }
@@ -323,6 +326,19 @@ impl Consumer {
             return None;
         }
         Some(Silence::Broken(format!("{pending} messages wait and its consumer delivers none")))
+    }
+
+    /// Whether it is still there, although nobody answers for it. When it is not, what it has delivered is not settled any more.
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn is_there(&self, api: &Api) -> Result<bool, ApiError> {
+        let info = api.consumer_info(&self.stream, &self.name).await?;
+        let is_there = info.is_some_and(|info| info["created"] == self.created);
+        if !is_there {
+            self.gone.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(is_there)
     }
 
     /// Lets another bridge take over at once.

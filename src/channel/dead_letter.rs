@@ -238,6 +238,8 @@ impl DeadLetters {
             }
         }
         let bare = aside(channel, raw, reason, "", Detail::None);
+        // The server takes less than when it was stored. It would close the connection, for everybody, every time we try.
+        self.publisher.check_size(&bare, None)?;
         self.publisher.store(STREAM, &name::dead_letter_subject(subscription), bare).await.map(drop)
     }
 

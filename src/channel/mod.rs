@@ -29,6 +29,7 @@ pub mod steer;
 pub mod stream;
 mod take_over;
 mod ticket;
+mod unanswered;
 pub mod watch;
 pub mod whereabouts;
 pub mod wire;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::awaited::{Awaited, End, Waiting};
 use super::broker;
 use super::pub_ack::{self, Ack};
+use super::unanswered::Unanswered;
 use super::wire::{self, Message, Subscription, Wire};
 use crate::event::{self, Event, PassThrough};
 use crate::fault_point::{Point, at};
@@ -82,6 +83,7 @@ pub struct Publisher {
     _subscription: Arc<Subscription>,
     ack_timeout: Duration,
     missing: Arc<Notify>,
+    unanswered: Arc<Unanswered>,
 }
 
 /// A message that has been sent.
@@ -106,6 +108,7 @@ impl Publisher {
             _subscription: Arc::new(subscription),
             ack_timeout,
             missing: Arc::default(),
+            unanswered: Arc::default(),
         }
     }
 
@@ -178,7 +181,13 @@ impl Publisher {
         Ok(())
     }
 
-    /// Returns when an event found no stream for its subject: somebody deleted it, or it has no leader.
+    /// Whether a stream acknowledges nothing at the moment, as far as anybody has tried.
+    pub fn is_unanswered(&self, stream: &str) -> bool {
+        self.unanswered.contains(stream)
+    }
+
+    /// Returns when an event found no stream for its subject, because somebody deleted it or it has no leader, or when nobody
+    /// acknowledged it in time, and when that is over.
     pub async fn stream_missing(&self) {
         self.missing.notified().await;
     }
@@ -252,11 +261,22 @@ impl Publisher {
         });
         let answer = match end.await {
             Some(End::Answered(message)) => message,
-            Some(End::Lost | End::Overdue) => return Err(PublishError::NoAck(self.ack_timeout)),
+            Some(End::Lost) => return Err(PublishError::NoAck(self.ack_timeout)),
+            Some(End::Overdue) => {
+                // Somebody should look whether there is anybody at all.
+                self.unanswered.add(stream);
+                self.missing.notify_one();
+                return Err(PublishError::NoAck(self.ack_timeout));
+            }
             None => return Err(PublishError::Denied(subject.to_owned())),
         };
         match pub_ack::read(&answer, stream) {
-            Ack::Stored => Ok(answer),
+            Ack::Stored => {
+                if self.unanswered.remove(stream) {
+                    self.missing.notify_one();
+                }
+                Ok(answer)
+            }
             // None, or that of somebody else, who will not hand the event on to our subscriptions.
             Ack::Elsewhere => {
                 self.missing.notify_one();

@@ -124,6 +124,9 @@ pub struct RawMessage {
 pub enum PullError {
     #[error("the consumer is gone: {0}")]
     Gone(String),
+    /// It is gone, or has no leader at the moment.
+    #[error("nobody answers for the consumer")]
+    NoLeader,
     #[error("no message and no heartbeat for {} s", .0.as_secs())]
     Silent(Duration),
     #[error("the pull was refused: {0}")]
@@ -292,7 +295,7 @@ impl Puller {
                 self.renewal.ran_out();
                 Ok(Some(Pulled::Idle))
             }
-            NO_RESPONDERS => Err(self.gone("nobody answers for it".into())),
+            NO_RESPONDERS => Err(PullError::NoLeader),
             // Another bridge is the pinned one now.
             423 => {
                 self.pin = None;

@@ -10,6 +10,8 @@ const BUSY: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(60);
 /// The same for a pinned consumer, which takes a bridge that does not pull for gone. It never grows.
 const PINNED: Duration = Duration::from_secs(3);
+/// The most often that the server gives a sign of life.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(1500);
 /// The shortest silence that counts as one: less could be a busy server.
 const SILENCE_MIN: Duration = Duration::from_secs(11);
 
@@ -34,7 +36,7 @@ impl Renewal {
 
     /// How often the server says that a waiting pull is still known to it.
     pub(super) fn heartbeat(&self) -> Duration {
-        self.expires / 3
+        (self.expires / 4).max(HEARTBEAT_MIN)
     }
 
     /// Without a word for so long, the pull is lost: one heartbeat may be late.
@@ -57,8 +59,8 @@ impl Renewal {
 mod tests {
     use super::*;
 
-    fn seconds(renewal: &Renewal) -> (u64, u64, u64) {
-        (renewal.expires().as_secs(), renewal.heartbeat().as_secs(), renewal.silence().as_secs())
+    fn seconds(renewal: &Renewal) -> (f64, f64, f64) {
+        (renewal.expires().as_secs_f64(), renewal.heartbeat().as_secs_f64(), renewal.silence().as_secs_f64())
     }
 
     #[test]
@@ -69,15 +71,15 @@ mod tests {
             renewal.ran_out();
             seen.push(seconds(&renewal));
         }
-        assert_eq!(seen, [(15, 5, 11), (30, 10, 21), (60, 20, 41), (60, 20, 41)]);
+        assert_eq!(seen, [(15.0, 3.75, 11.0), (30.0, 7.5, 16.0), (60.0, 15.0, 31.0), (60.0, 15.0, 31.0)]);
         renewal.brought_something();
-        assert_eq!(seconds(&renewal), (15, 5, 11));
+        assert_eq!(seconds(&renewal), (15.0, 3.75, 11.0));
     }
 
     #[test]
     fn a_pinned_consumer_is_pulled_from_all_the_time() {
         let mut renewal = Renewal::new(true);
         renewal.ran_out();
-        assert_eq!(seconds(&renewal), (3, 1, 11));
+        assert_eq!(seconds(&renewal), (3.0, 1.5, 11.0));
     }
 }

@@ -16,6 +16,8 @@ use crate::resource::{Channel, ChannelKind, Discard, Key, Retention, Source, Sto
 /// How long events are kept when the manifest does not say.
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
+/// A server of a cluster that its leader has not heard of for so long is away; they speak every second.
+const AWAY: Duration = Duration::from_secs(5);
 const STREAM_NAME_IN_USE: u64 = 10_058;
 
 /// Why a channel's stream is not as the manifest asks.
@@ -31,6 +33,19 @@ pub enum EnsureError {
     CannotChange { asset: String, differences: String, cause: String },
     #[error("stream {0} acknowledges nothing (no_ack), so no event would ever be known to be stored")]
     NoAck(String),
+    #[error("stream {stream} can store nothing: {away} of the {all} servers that hold it are away")]
+    NoMajority { stream: String, away: usize, all: usize },
+}
+
+impl EnsureError {
+    /// Whether the stream is there, as far as was known before, and may well take events.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Api(error) => error.is_passing(),
+            Self::NoMajority { .. } => true,
+            Self::TooOld(_) | Self::CannotChange { .. } | Self::NoAck(_) => false,
+        }
+    }
 }
 
 /// The name of a channel's stream.
@@ -102,6 +117,7 @@ async fn bring_about(api: &Api, channel: &Channel, stream: &str) -> Result<Value
         differences: listed(changes),
         cause,
     };
+    has_majority(stream, info.as_ref())?;
     match plan(channel, info.as_ref())? {
         Step::Keep => Ok(info.map(|info| info["config"].clone()).unwrap_or_default()),
         Step::Create(config) => Ok(api.create_stream(stream, &config).await?),
@@ -115,6 +131,18 @@ async fn bring_about(api: &Api, channel: &Channel, stream: &str) -> Result<Value
         },
         Step::Cannot(changes) => Err(cannot(&changes, obstacles(&changes))),
     }
+}
+
+/// Whether enough servers of a cluster are there to store anything. The leader of a stream answers for ten seconds and more after
+/// it has lost the others.
+fn has_majority(stream: &str, info: Option<&Value>) -> Result<(), EnsureError> {
+    let replicas = info.and_then(|info| info["cluster"]["replicas"].as_array()).map_or(&[][..], Vec::as_slice);
+    let is_away = |replica: &&Value| {
+        replica["offline"] == json!(true) || replica["active"].as_u64().is_some_and(|silence| silence > nanos(AWAY))
+    };
+    // The leader is not among them.
+    let (away, all) = (replicas.iter().filter(is_away).count(), replicas.len() + 1);
+    if away * 2 >= all { Err(EnsureError::NoMajority { stream: stream.to_owned(), away, all }) } else { Ok(()) }
 }
 
 /// What is there, with the channel's subjects and all that the manifest sets.

@@ -79,7 +79,10 @@ impl Worker {
                 End::Lost => self.losses = self.context.shared.pulls.link().borrow().losses,
                 End::Broken(error) => {
                     self.report(&error);
-                    self.wait(patience, &stop).await;
+                    if error == PullError::NoLeader {
+                        self.look_closer(&stop).await;
+                    }
+                    self.meanwhile(tokio::time::sleep(patience), &stop).await;
                     patience = (patience * 2).min(REBUILD_MAX);
                 }
             }
@@ -238,15 +241,25 @@ impl Worker {
         self.health.set(state);
     }
 
-    /// Goes on with the events at work for a while.
-    async fn wait(&mut self, wait: Duration, stop: &CancellationToken) {
-        let over = tokio::time::sleep(wait);
-        tokio::pin!(over);
+    /// Tells a consumer that is gone from one that had no leader for a moment: of the latter, all that it has delivered is still
+    /// to be settled.
+    async fn look_closer(&mut self, stop: &CancellationToken) {
+        let context = Arc::clone(&self.context);
+        match self.meanwhile(context.plan.consumer.is_there(&context.shared.api), stop).await {
+            Some(Ok(true)) => self.tell(),
+            Some(Ok(false)) => self.report(&PullError::Gone("nobody answers for it".to_owned())),
+            Some(Err(_)) | None => {}
+        }
+    }
+
+    /// Goes on with the events at work until something else is done; `None` when all is to end before.
+    async fn meanwhile<T>(&mut self, other: impl Future<Output = T>, stop: &CancellationToken) -> Option<T> {
+        tokio::pin!(other);
         let mut signs_of_work = self.desk.signs_of_work();
         loop {
             tokio::select! {
-                () = &mut over => return,
-                () = stop.cancelled() => return,
+                done = &mut other => return Some(done),
+                () = stop.cancelled() => return None,
                 Some(reports) = self.desk.work() => {
                     self.done(reports);
                 }

@@ -2,8 +2,10 @@
 
 pub mod bridge;
 pub mod chaos;
+pub mod cluster;
 pub mod collector;
 pub mod http;
+pub mod load;
 pub mod metrics;
 pub mod nats;
 pub mod process;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 
 pub use bridge::Bridge;
 pub use http::{Event, event};
+pub use load::Load;
 pub use nats::Nats;
 pub use sink::{Answer, Gate, Request, Sink};
 

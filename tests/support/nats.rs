@@ -1,7 +1,7 @@
 //! A private nats-server with JetStream, and clients to look into it and to write what others write.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer;
@@ -19,7 +19,10 @@ use super::{eventually, free_port, until, within};
 pub struct Nats {
     port: u16,
     dir: TempDir,
+    program: PathBuf,
     process: Process,
+    /// The largest file that it can write, in KiB.
+    file_limit: Option<u64>,
 }
 
 impl Nats {
@@ -36,6 +39,11 @@ impl Nats {
 
     /// Started with settings that let nobody in without a secret, so nobody waits until it is up.
     pub fn start_as(settings: &str) -> Self {
+        Self::start_program(executable(), settings)
+    }
+
+    /// A server of another version; nobody waits until it is up.
+    pub fn start_program(program: PathBuf, settings: &str) -> Self {
         let port = free_port();
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("store");
@@ -44,8 +52,8 @@ impl Nats {
              {settings}\n"
         );
         std::fs::write(dir.path().join("nats.conf"), config).unwrap();
-        let process = spawn(&dir);
-        Self { port, dir, process }
+        let process = spawn(&program, &dir, None);
+        Self { port, dir, program, process, file_limit: None }
     }
 
     pub fn port(&self) -> u16 {
@@ -66,9 +74,19 @@ impl Nats {
         self.wait_until_up().await;
     }
 
-    /// The same without waiting, for a server that lets nobody in without a secret.
+    /// The same, and nobody waits until it is up.
     pub fn spawn_again(&mut self) {
-        self.process = spawn(&self.dir);
+        self.process = spawn(&self.program, &self.dir, self.file_limit);
+    }
+
+    /// From its next start on it can write no file that is larger, as if its disk were full then; `None` is without a limit.
+    pub fn limit_files(&mut self, kib: Option<u64>) {
+        self.file_limit = kib;
+    }
+
+    /// From its next start on it is this program.
+    pub fn becomes(&mut self, program: PathBuf) {
+        self.program = program;
     }
 
     /// Throws away what it had stored; only while it is not running.
@@ -102,14 +120,29 @@ impl Nats {
         }
     }
 
-    /// Changes its configuration file; counts from the next start on.
+    /// Changes its configuration file; counts from the next start on, or from [`Nats::reload`] on.
     pub fn reconfigure(&self, from: &str, to: &str) {
         let file = self.dir.path().join("nats.conf");
         let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "no {from:?} in {text}");
         std::fs::write(&file, text.replace(from, to)).unwrap();
     }
 
-    async fn wait_until_up(&self) {
+    /// SIGHUP: reads its configuration file again. Returns when it has.
+    pub async fn reload(&self) {
+        const DONE: &str = "Reloaded server configuration";
+        let before = self.process.stderr().matches(DONE).count();
+        self.process.signal("HUP");
+        until("nats-server has reloaded", || async { self.process.stderr().matches(DONE).count() > before }).await;
+    }
+
+    /// Makes such a change and lets it count at once.
+    pub async fn reload_with(&self, from: &str, to: &str) {
+        self.reconfigure(from, to);
+        self.reload().await;
+    }
+
+    pub async fn wait_until_up(&self) {
         eventually("nats-server greets", || async { RawNats::try_connect(self.port).await.ok() }).await;
     }
 
@@ -196,20 +229,38 @@ impl Nats {
     }
 }
 
-fn spawn(dir: &TempDir) -> Process {
-    let mut server = command(executable());
+fn spawn(program: &Path, dir: &TempDir, file_limit: Option<u64>) -> Process {
+    let mut server = command(if file_limit.is_some() { Path::new("sh") } else { program });
+    if let Some(kib) = file_limit {
+        // In blocks of 512 bytes.
+        server.arg("-c").arg(format!("ulimit -f {}; exec \"$0\" \"$@\"", 2 * kib)).arg(program);
+    }
     server.arg("-c").arg(dir.path().join("nats.conf"));
     Process::spawn(server, dir.path(), "nats")
 }
 
 /// `KNATS_NATS_SERVER`, else the one in the project's own tool folder, else the one on `PATH`.
 pub fn executable() -> PathBuf {
-    let named = std::env::var_os("KNATS_NATS_SERVER").map(PathBuf::from);
-    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/nats-server");
+    find("KNATS_NATS_SERVER", "nats-server")
+        .unwrap_or_else(|| panic!("no nats-server: `make test` fetches one, or name one in KNATS_NATS_SERVER"))
+}
+
+/// The oldest version that is supported, to be upgraded: `KNATS_OLD_NATS_SERVER`, else as above.
+pub fn old_executable() -> PathBuf {
+    find("KNATS_OLD_NATS_SERVER", "nats-server-2.10").unwrap_or_else(|| {
+        panic!(
+            "no nats-server 2.10 to upgrade from: `make tools` fetches one into .tools/nats-server-2.10, or name one in \
+             KNATS_OLD_NATS_SERVER"
+        )
+    })
+}
+
+fn find(variable: &str, name: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools").join(name);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
-    let found = named.into_iter().chain([own]).chain(on_path).find(|program| program.is_file());
-    found.unwrap_or_else(|| panic!("no nats-server: `make test` fetches one, or name one in KNATS_NATS_SERVER"))
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join(name));
+    named.into_iter().chain([own]).chain(on_path).find(|program| program.is_file())
 }
 
 /// The value of a stored message's header, its name in the case given.

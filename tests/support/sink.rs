@@ -1,5 +1,6 @@
 //! An HTTP sink that records what comes and answers by a script, well or badly.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
@@ -74,6 +75,15 @@ impl Sink {
     /// All requests to a path so far, in the order in which they came.
     pub fn requests(&self, path: &str) -> Vec<Request> {
         self.seen.lock().unwrap().iter().filter(|request| request.target() == path).cloned().collect()
+    }
+
+    /// How often each event has come to a path, by its id.
+    pub fn counts(&self, path: &str) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for request in self.seen.lock().unwrap().iter().filter(|request| request.target() == path) {
+            *counts.entry(request.id().to_owned()).or_default() += 1;
+        }
+        counts
     }
 
     /// Waits for at least so many requests to a path.

@@ -27,9 +27,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::connect::{Link, Settings, SettingsError, denied_subject};
+use super::connect::{INBOX_PREFIX, Link, Settings, SettingsError, denied_subject};
 use super::secrets::Secrets;
 use crate::fault_point;
+use crate::telemetry::Tally;
 use connect::Dialer;
 use denials::Denials;
 pub(super) use frame::Message;
@@ -43,8 +44,6 @@ use tls::Tls;
 
 /// The largest message a server takes unless it says otherwise, in bytes.
 const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
-/// How subjects begin on which answers come, unless the settings say otherwise.
-const INBOX_PREFIX: &str = "_INBOX";
 /// Ends a line, and a message.
 const END: &[u8] = b"\r\n";
 
@@ -62,6 +61,8 @@ struct Shared {
     connected: AtomicBool,
     link: watch::Sender<Link>,
     denials: Denials,
+    /// Subscriptions that the server has denied us.
+    deafness: Tally,
     max_payload: AtomicUsize,
     /// The last PING that was answered.
     answered: watch::Sender<Option<Ping>>,
@@ -88,6 +89,7 @@ impl Wire {
             connected: AtomicBool::new(false),
             link: watch::Sender::new(Link::default()),
             denials: Denials::default(),
+            deafness: Tally::default(),
             max_payload: AtomicUsize::new(DEFAULT_MAX_PAYLOAD),
             answered: watch::Sender::new(None),
         });
@@ -207,11 +209,11 @@ impl Shared {
     fn up(&self, info: &Info) -> u64 {
         self.informed(info);
         // Whoever subscribes meanwhile waits, and then says so himself.
-        let subscribers = self.subscribers();
+        let mut subscribers = self.subscribers();
         let connection = self.outbox.open(&subscribers.lines());
         drop(subscribers);
         self.connected.store(true, Ordering::Release);
-        self.link.send_modify(|link| link.connected = true);
+        self.link.send_modify(|link| (link.connected, link.deaf) = (true, false));
         connection
     }
 
@@ -221,7 +223,9 @@ impl Shared {
         for subscriber in self.subscribers().all() {
             subscriber.lost();
         }
-        self.link.send_modify(|link| *link = Link { connected: false, losses: link.losses + 1, ..*link });
+        self.link.send_modify(|link| {
+            *link = Link { connected: false, losses: link.losses + 1, deaf: false, ..*link };
+        });
     }
 
     fn informed(&self, info: &Info) {
@@ -230,12 +234,30 @@ impl Shared {
         }
     }
 
-    fn pong(&self, connection: u64, number: u64) {
+    fn pong(&self, subscribers: &Subscribers, connection: u64, number: u64) {
         self.answered.send_replace(Some(Ping { connection, number }));
+        // It has said no to none of the subscriptions that it was asked for before.
+        if !subscribers.is_any_denied() {
+            self.link.send_if_modified(|link| std::mem::replace(&mut link.deaf, false));
+        }
+    }
+
+    /// Asks again for the subscriptions that the server has denied us: it does not tell when it would permit them.
+    fn subscribe_again(&self) {
+        let lines = self.subscribers().denied_lines();
+        self.outbox.add_line(&lines);
     }
 
     /// The server has said no to something.
-    fn refused(&self, subscribers: &Subscribers, text: &str) {
+    fn refused(&self, subscribers: &mut Subscribers, text: &str) {
+        if let Some(subject) = denied_subject(text, "subscription to") {
+            subscribers.deny(subject);
+            self.link.send_if_modified(|link| !std::mem::replace(&mut link.deaf, true));
+            if let Some(count) = self.deafness.add() {
+                tracing::warn!(error = text, count, "NATS does not permit what the bridge needs");
+            }
+            return;
+        }
         let Some(subject) = denied_subject(text, "publish to") else {
             tracing::warn!(error = text, "NATS server error");
             return;

@@ -95,6 +95,7 @@ impl Session {
                 return Poll::Ready(Turn::End(Fault::Silent));
             }
             self.unanswered += 1;
+            self.shared.subscribe_again();
             self.shared.outbox.ping();
         }
         if let Err(fault) = self.read(cx) {
@@ -123,7 +124,7 @@ impl Session {
     /// Hands out the frames that are here, and says how long the buffer must be at least to bring another one.
     fn hand_out(&mut self) -> Result<usize, Fault> {
         let shared = Arc::clone(&self.shared);
-        let subscribers = shared.subscribers();
+        let mut subscribers = shared.subscribers();
         loop {
             match frame::next(&mut self.inbound)? {
                 Next::Incomplete(length) => return Ok(length),
@@ -136,10 +137,10 @@ impl Session {
                 Next::Frame(Frame::Pong) => {
                     self.unanswered = 0;
                     self.pongs += 1;
-                    shared.pong(self.connection, self.pongs);
+                    shared.pong(&subscribers, self.connection, self.pongs);
                 }
                 Next::Frame(Frame::Info(json)) => self.informed(&json),
-                Next::Frame(Frame::Error(text)) => shared.refused(&subscribers, &text),
+                Next::Frame(Frame::Error(text)) => shared.refused(&mut subscribers, &text),
                 Next::Frame(Frame::Ok) => {}
             }
         }

@@ -1,6 +1,6 @@
 //! Who gets which messages.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub(in crate::channel) trait Subscriber: Send + Sync {
 pub(super) struct Subscribers {
     last: u64,
     by_sid: HashMap<u64, (String, Arc<dyn Subscriber>)>,
+    /// Those that the server does not know of, because it has said no to them.
+    denied: BTreeSet<u64>,
 }
 
 impl Subscribers {
@@ -39,6 +41,7 @@ impl Subscribers {
 
     /// False when there is no such subscription any more.
     pub(super) fn remove(&mut self, sid: u64) -> bool {
+        self.denied.remove(&sid);
         self.by_sid.remove(&sid).is_some()
     }
 
@@ -46,8 +49,25 @@ impl Subscribers {
         self.by_sid.values().map(|(_, subscriber)| &**subscriber)
     }
 
-    /// The lines that tell a server of all.
-    pub(super) fn lines(&self) -> String {
+    /// The server has said no to those of a subject.
+    pub(super) fn deny(&mut self, subject: &str) {
+        let sids = self.by_sid.iter().filter(|(_, (known, _))| known == subject).map(|(sid, _)| *sid);
+        self.denied.extend(sids);
+    }
+
+    pub(super) fn is_any_denied(&self) -> bool {
+        !self.denied.is_empty()
+    }
+
+    /// The lines that tell the server of those once more to which it has said no.
+    pub(super) fn denied_lines(&mut self) -> String {
+        let denied = std::mem::take(&mut self.denied);
+        denied.iter().filter_map(|sid| Some(line(&self.by_sid.get(sid)?.0, *sid))).collect()
+    }
+
+    /// The lines that tell a new server of all.
+    pub(super) fn lines(&mut self) -> String {
+        self.denied.clear();
         let mut lines = String::new();
         for (sid, (subject, _)) in &self.by_sid {
             lines.push_str(&line(subject, *sid));

@@ -103,7 +103,7 @@ async fn open(urls: &[&str]) -> Wire {
 }
 
 async fn is_up(wire: &Wire, losses: u64) {
-    let up = Link { connected: true, losses, drops: 0 };
+    let up = Link { connected: true, losses, ..Link::default() };
     timeout(PATIENCE, wire.link().wait_for(|link| *link == up)).await.unwrap().unwrap();
 }
 
