@@ -306,6 +306,15 @@ fn filter_subjects(channel: &Channel, subscription: &Subscription) -> Vec<String
     types.map_or_else(|| vec![">".to_owned()], |types| broker::filter_subjects(&name::subject(&channel.key), &types))
 }
 
+#[cfg(test)]
+impl Consumer {
+    /// One that is said to be there.
+    pub(crate) fn simulated(channel: Key, stream: &str, name: &str, ack_wait: Duration, pinned: bool) -> Self {
+        let (stream, name) = (stream.to_owned(), name.to_owned());
+        Self { channel, stream, name, ack_wait, of_broker: false, pinned, delivered: 0, gone: Arc::default() }
+    }
+}
+
 impl Consumer {
     /// Why the consumer brings nothing; `None` when nothing waits, when what waits needs room or the time of a retry, or when
     /// JetStream does not say.

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use foldhash::HashMap;
+use foldhash::fast::FixedState;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -32,6 +32,9 @@ const KEEP_PIN: Duration = Duration::from_secs(2);
 /// A retry that is due sooner than this may be here again before its attempt is known to have ended.
 const AT_ONCE: Duration = Duration::from_millis(50);
 
+/// By sequence in the stream: JetStream's numbers, so no hash need be kept from anybody.
+type BySequence<T> = std::collections::HashMap<u64, T, FixedState>;
+
 /// The desk of one subscription.
 pub(super) struct Desk {
     context: Context,
@@ -39,11 +42,11 @@ pub(super) struct Desk {
     /// Tasks of their own, and not futures that the worker polls: those would stand still whenever the worker itself waits.
     at_work: JoinSet<Vec<Report>>,
     /// The events that are held, by their sequence in the stream.
-    held: HashMap<u64, Held>,
+    held: BySequence<Held>,
     /// Events at work that have come again meanwhile.
-    again: HashMap<u64, Box<Stored>>,
+    again: BySequence<Box<Stored>>,
     /// Deliveries of an event that led to no attempt, for those that we have let go of.
-    unspent: HashMap<u64, u64>,
+    unspent: BySequence<u64>,
     /// Events that wait, unspent, until their sink can be reached.
     parked: VecDeque<Work>,
     lanes: Option<Lanes<Work>>,
@@ -86,9 +89,9 @@ impl Desk {
         Self {
             slots: Arc::new(Semaphore::new(slots)),
             at_work: JoinSet::new(),
-            held: HashMap::default(),
-            again: HashMap::default(),
-            unspent: HashMap::default(),
+            held: BySequence::default(),
+            again: BySequence::default(),
+            unspent: BySequence::default(),
             parked: VecDeque::new(),
             lanes: matches!(controls.ordering, Ordering::Key(_)).then(Lanes::new),
             gathering: controls.batch.filter(|_| batches).map(Gathering::new),

@@ -36,6 +36,9 @@ pub struct Worker {
     silence: Option<Silence>,
     /// Whether a pinned consumer has chosen us at some time.
     pinned: bool,
+    /// Whether all that was unsettled then is known. Until it is, nothing of a pinned consumer is started: it might be out of
+    /// its order.
+    taken_over: bool,
     /// How often the connection was lost, as far as we have looked.
     losses: u64,
 }
@@ -56,7 +59,7 @@ impl Worker {
         let trail = Trail::new(&plan, &shared, Arc::clone(&meter));
         let context = Arc::new(Surroundings { plan, shared, meter, trail, book: health.book() });
         let desk = Desk::new(Arc::clone(&context));
-        Self { health, desk, pace, silence: None, pinned: false, losses, context }
+        Self { health, desk, pace, silence: None, pinned: false, taken_over: false, losses, context }
     }
 
     /// Works until `stop`, then lets the events at work finish until `deadline` is cancelled; what is not finished then goes
@@ -66,13 +69,23 @@ impl Worker {
         tokio::join!(redriver.run(stop.clone(), deadline.clone()), self.work(stop, deadline));
     }
 
+    /// Redrives beside the worker, in a simulation.
+    #[cfg(test)]
+    pub(super) fn redriver(&self) -> Redriver {
+        Redriver::new(&self.context, &self.desk)
+    }
+
     async fn work(mut self, stop: CancellationToken, deadline: CancellationToken) {
         let mut patience = REBUILD_MIN;
         while self.connected(&stop).await {
+            self.taken_over = false;
             let mut puller = Puller::start(&self.context.shared.pulls, self.context.plan.consumer.clone());
             let end = self.pull(&mut puller, &stop, &mut patience).await;
             self.context.meter.pull_credits.set(0);
-            self.accept_all(puller.stop().await).await;
+            let left = puller.stop().await;
+            if self.taken_over || !self.context.plan.consumer.pinned {
+                self.accept_all(left).await;
+            }
             match end {
                 End::Stop => break,
                 End::Lost => self.losses = self.context.shared.pulls.link().borrow().losses,
@@ -110,10 +123,13 @@ impl Worker {
             let room = if puller.is_asking() { 0 } else { self.desk.room() };
             let waking = self.desk.waking();
             tokio::select! {
+                // What is rare and may not be late goes first. What has come is bounded by what was asked for, and that by what
+                // is held, so neither keeps the other waiting for ever.
+                biased;
                 () = stop.cancelled() => return End::Stop,
-                Some(reports) = self.desk.work() => {
-                    self.done(reports);
-                }
+                () = lost(&mut link, self.losses) => return End::Lost,
+                _ = signs_of_work.tick() => self.desk.sign_work().await,
+                () = sleep_until(waking.unwrap_or_else(Instant::now)), if waking.is_some() => self.desk.wake(),
                 pulled = puller.next() => match self.take_in(pulled, puller).await {
                     Ok(()) => {
                         *patience = REBUILD_MIN;
@@ -121,13 +137,13 @@ impl Worker {
                     }
                     Err(error) => return End::Broken(error),
                 },
+                Some(reports) = self.desk.work() => {
+                    self.done(reports);
+                }
                 granted = self.pace.grant(room), if room > 0 => {
                     self.desk.asked();
                     puller.ask(granted).await;
                 }
-                () = sleep_until(waking.unwrap_or_else(Instant::now)), if waking.is_some() => self.desk.wake(),
-                _ = signs_of_work.tick() => self.desk.sign_work().await,
-                () = lost(&mut link, self.losses) => return End::Lost,
             }
         }
     }
@@ -177,9 +193,11 @@ impl Worker {
         }
     }
 
-    /// A pinned consumer has chosen us. Nothing starts before all that another bridge may have left is here.
+    /// A pinned consumer has chosen us. Nothing starts before all that another bridge may have left is here. When that cannot be
+    /// found out, what has come is left to come again.
     async fn take_over(&mut self, puller: &mut Puller, first: Pulled) -> Result<(), PullError> {
         self.pinned = true;
+        self.taken_over = false;
         self.desk.forget_waiting();
         let Surroundings { plan, shared, .. } = &*self.context;
         let refused = |error: ApiError| PullError::Refused(error.to_string());
@@ -200,6 +218,7 @@ impl Worker {
         let holds = |sequence| sequences.contains(&sequence) || self.desk.holds(sequence);
         plan.consumer.ask_again(&shared.pulls, unsettled, holds).await;
         self.desk.take_over(unsettled);
+        self.taken_over = true;
         self.accept_all(ours).await;
         Ok(())
     }
@@ -244,6 +263,7 @@ impl Worker {
         let mut signs_of_work = self.desk.signs_of_work();
         loop {
             tokio::select! {
+                biased;
                 () = &mut over => return,
                 () = stop.cancelled() => return,
                 Some(reports) = self.desk.work() => {
@@ -259,11 +279,12 @@ impl Worker {
         let mut signs_of_work = self.desk.signs_of_work();
         while !self.desk.is_idle() {
             tokio::select! {
+                biased;
                 () = deadline.cancelled() => break,
+                _ = signs_of_work.tick() => self.desk.sign_work().await,
                 Some(reports) = self.desk.work() => {
                     self.done(reports);
                 }
-                _ = signs_of_work.tick() => self.desk.sign_work().await,
             }
         }
         let left = self.desk.len();

@@ -18,6 +18,9 @@ pub use http::HttpSink;
 pub use into_channel::ChannelSink;
 pub use outcome::{Answer, Failure, Outcome};
 
+#[cfg(test)]
+pub(crate) use http::SimulatedServer;
+
 /// What a request to a destination is for; Knative asks for slightly different headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
