@@ -334,6 +334,15 @@ impl Consumer {
         Some(Silence::Broken(format!("{pending} messages wait and its consumer delivers none")))
     }
 
+    /// Whether it is there and not paused, so that it gives what is due to whoever asks.
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn gives(&self, api: &Api) -> Result<bool, ApiError> {
+        let info = api.consumer_info(&self.stream, &self.name).await?;
+        Ok(info.is_some_and(|info| inventory::pause(&info).is_none()))
+    }
+
     /// Lets another bridge take over at once.
     ///
     /// # Errors

@@ -29,6 +29,13 @@ use crate::sink::Sink;
 /// no slot; what comes waits.
 const KEEP_PIN: Duration = Duration::from_secs(2);
 
+/// JetStream may be so late with what is due, before it counts as gone.
+const LATE: Duration = Duration::from_secs(1);
+
+/// How often what is missing of a take-over is asked for again, before the others go without it: once for each pull that
+/// brought nothing.
+const TAKE_OVER_ROUNDS: u32 = 20;
+
 /// A retry that is due sooner than this may be here again before its attempt is known to have ended.
 const AT_ONCE: Duration = Duration::from_millis(50);
 
@@ -50,6 +57,8 @@ pub(super) struct Desk {
     /// Events that wait, unspent, until their sink can be reached.
     parked: VecDeque<Work>,
     lanes: Option<Lanes<Work>>,
+    /// Heads of lanes that are to come again: when they must be here at the latest, and their key.
+    awaited: BTreeMap<u64, (Instant, String)>,
     gathering: Option<Gathering>,
     breaker: Breaker,
     /// While we take over from another bridge: what has come so far, in order, and nothing of it started.
@@ -71,6 +80,7 @@ struct TakeOver {
     /// Messages up to this sequence are waited for.
     last: u64,
     missing: u64,
+    rounds: u32,
     come: BTreeMap<u64, Box<Stored>>,
 }
 
@@ -94,6 +104,7 @@ impl Desk {
             unspent: BySequence::default(),
             parked: VecDeque::new(),
             lanes: matches!(controls.ordering, Ordering::Key(_)).then(Lanes::new),
+            awaited: BTreeMap::new(),
             gathering: controls.batch.filter(|_| batches).map(Gathering::new),
             breaker: Breaker::new(plan.has_breaker()),
             take_over: None,
@@ -125,6 +136,11 @@ impl Desk {
         self.held.contains_key(&sequence)
     }
 
+    /// Whether the event is here and has been begun.
+    pub(super) fn is_at_work(&self, sequence: u64) -> bool {
+        self.held.get(&sequence).is_some_and(|held| held.started)
+    }
+
     /// Lets go of all that waits here and is not at work, because another bridge may have had it meanwhile. What is unsettled
     /// comes again.
     pub(super) fn forget_waiting(&mut self) {
@@ -137,12 +153,19 @@ impl Desk {
             lanes.keep(|head| self.held.contains_key(&head));
         }
         self.parked.clear();
+        self.awaited.clear();
         self.take_over = None;
         *self.returning() = Returning::default();
     }
 
-    /// Starts nothing until all that is unsettled is here, and then in the order of the stream.
+    pub(super) fn is_taking_over(&self) -> bool {
+        self.take_over.is_some()
+    }
+
+    /// Starts nothing until all that is unsettled is here, and then in the order of the stream. Called again, it counts anew
+    /// what is missing.
     pub(super) fn take_over(&mut self, unsettled: Unsettled) {
+        let TakeOver { come, rounds, .. } = self.take_over.take().unwrap_or_default();
         let held = self.held.keys().filter(|sequence| **sequence <= unsettled.last).count();
         // More than fits comes later; JetStream hands it out in order.
         let room = u64::try_from(MAX_HELD.saturating_sub(self.held.len())).unwrap_or(u64::MAX);
@@ -150,13 +173,35 @@ impl Desk {
         if missing > 1 {
             tracing::info!(subscription = %self.context.plan.subscription, events = missing, "taking over from another bridge");
         }
-        self.take_over = (missing > 0).then(|| TakeOver { last: unsettled.last, missing, ..TakeOver::default() });
+        self.take_over = Some(TakeOver { last: unsettled.last, missing, rounds: rounds + 1, come });
+        if missing == 0 || rounds >= TAKE_OVER_ROUNDS {
+            self.all_have_come();
+        }
     }
 
     /// No more of what is unsettled will come.
-    pub(super) fn all_have_come(&mut self) {
+    fn all_have_come(&mut self) {
         for stored in self.take_over.take().unwrap_or_default().come.into_values() {
             self.enter(stored);
+        }
+    }
+
+    /// Whether a lane waits for a head that must have been here when we asked last.
+    pub(super) fn misses_heads(&self) -> bool {
+        self.awaited.values().any(|(due, _)| *due <= self.asked_at)
+    }
+
+    /// What must have come and has not is settled or deleted: an acknowledgement that was late may have reached JetStream when
+    /// the event was delivered again already. Whoever waits behind it goes on.
+    pub(super) fn go_on_without_heads(&mut self) {
+        let asked_at = self.asked_at;
+        let (gone, awaited): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.awaited).into_iter().partition(|(_, (due, _))| *due <= asked_at);
+        self.awaited = awaited;
+        for (sequence, (_, lane)) in gone {
+            self.unspent.remove(&sequence);
+            let next = self.lanes.as_mut().and_then(|lanes| lanes.leave(&lane));
+            self.start(next.into_iter().collect());
         }
     }
 
@@ -325,6 +370,7 @@ impl Desk {
     async fn hold(&mut self, ticket: &Ticket) -> bool {
         let sequence = ticket.place().stream_sequence;
         self.returning().returned(sequence);
+        self.awaited.remove(&sequence);
         let now = Instant::now();
         if let Some(held) = self.held.get_mut(&sequence) {
             ticket.in_progress().await;
@@ -453,6 +499,11 @@ impl Desk {
             }
             (Some(wait), again) => {
                 self.returning().add(report.sequence, now + wait);
+                if let Some(lane) = report.lane {
+                    // Even if the word that gives it back is lost, JetStream delivers it after the ack wait.
+                    let due = now + wait.max(self.context.plan.consumer.ack_wait) + LATE;
+                    self.awaited.insert(report.sequence, (due, lane));
+                }
                 if let Some(stored) = again {
                     // A replay counts deliveries anew: the answer to one from before may be none to this one.
                     self.at_work.spawn(async move {
@@ -504,7 +555,14 @@ impl Desk {
 
     /// Leaves all work where it is, and gives the events back to JetStream.
     pub(super) async fn clear(&mut self) {
-        self.at_work.shutdown().await;
+        self.at_work.abort_all();
+        let now = Instant::now();
+        while let Some(ended) = self.at_work.join_next().await {
+            // What was given back for a retry keeps its wait.
+            for report in ended.into_iter().flatten().filter(|report| report.end != attempt::End::Lost) {
+                self.end(report, now);
+            }
+        }
         for held in self.held.values() {
             held.ticket.give_back().await;
         }

@@ -21,6 +21,8 @@ use crate::channel::{ApiError, PullError, Pulled, Puller, Silence};
 /// The first and the longest wait before a broken pull is built anew.
 const REBUILD_MIN: Duration = Duration::from_millis(50);
 const REBUILD_MAX: Duration = Duration::from_secs(5);
+/// Longer than any process.
+const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 /// How long to wait for what JetStream has sent us already.
 const OWN_DELIVERIES: Duration = Duration::from_secs(1);
 /// What is given back at the end must leave within this.
@@ -34,6 +36,8 @@ pub struct Worker {
     pace: Pace,
     /// Why the consumer brings nothing, as long as it does so.
     silence: Option<Silence>,
+    /// Why the consumer is not there any more.
+    gone: Option<String>,
     /// Whether a pinned consumer has chosen us at some time.
     pinned: bool,
     /// Whether all that was unsettled then is known. Until it is, nothing of a pinned consumer is started: it might be out of
@@ -59,7 +63,7 @@ impl Worker {
         let trail = Trail::new(&plan, &shared, Arc::clone(&meter));
         let context = Arc::new(Surroundings { plan, shared, meter, trail, book: health.book() });
         let desk = Desk::new(Arc::clone(&context));
-        Self { health, desk, pace, silence: None, pinned: false, taken_over: false, losses, context }
+        Self { health, desk, pace, silence: None, gone: None, pinned: false, taken_over: false, losses, context }
     }
 
     /// Works until `stop`, then lets the events at work finish until `deadline` is cancelled; what is not finished then goes
@@ -91,6 +95,12 @@ impl Worker {
                 End::Lost => self.losses = self.context.shared.pulls.link().borrow().losses,
                 End::Broken(error) => {
                     self.report(&error);
+                    if self.gone.is_some() {
+                        // Another worker comes, with a consumer that is looked for or made anew: what is said of the messages of
+                        // this one may be meant for others.
+                        self.wait(FOR_EVER, &stop).await;
+                        break;
+                    }
                     self.wait(patience, &stop).await;
                     patience = (patience * 2).min(REBUILD_MAX);
                 }
@@ -128,7 +138,7 @@ impl Worker {
                 biased;
                 () = stop.cancelled() => return End::Stop,
                 () = lost(&mut link, self.losses) => return End::Lost,
-                _ = signs_of_work.tick() => self.desk.sign_work().await,
+                _ = signs_of_work.tick() => self.sign_work().await,
                 () = sleep_until(waking.unwrap_or_else(Instant::now)), if waking.is_some() => self.desk.wake(),
                 pulled = puller.next() => match self.take_in(pulled, puller).await {
                     Ok(()) => {
@@ -154,6 +164,7 @@ impl Worker {
         while let Some(pulled) = next {
             match pulled {
                 Pulled::TookOver(first) => self.take_over(puller, *first).await?,
+                Pulled::Idle => self.look_around(puller.is_chosen()).await,
                 pulled => self.accept(pulled).await,
             }
             next = puller.ready()?;
@@ -178,19 +189,40 @@ impl Worker {
                 self.silence = None;
                 self.desk.take_poison(*poison).await;
             }
-            Pulled::Alive | Pulled::TookOver(_) => {}
-            Pulled::Idle => {
-                self.desk.all_have_come();
-                let Surroundings { plan, shared, .. } = &*self.context;
-                if plan.consumer.pinned
-                    && let Err(error) =
-                        plan.consumer.adopt_orphans(&shared.api, &shared.pulls, |held| self.desk.holds(held)).await
-                {
-                    tracing::debug!(subscription = %plan.subscription, %error, "cannot see who is at work");
-                }
-                self.silence = plan.consumer.silence(&shared.api).await;
-            }
+            Pulled::Alive | Pulled::Idle | Pulled::TookOver(_) => {}
         }
+    }
+
+    /// A pull has brought less than there was room for, so JetStream has nothing for us. `chosen` when we are the one whom a
+    /// pinned consumer gives its messages.
+    async fn look_around(&mut self, chosen: bool) {
+        let context = Arc::clone(&self.context);
+        let Surroundings { plan, shared, .. } = &*context;
+        if plan.consumer.pinned
+            && let Err(error) = self.look_for_missing(chosen).await
+        {
+            tracing::debug!(subscription = %plan.subscription, %error, "cannot see what is missing");
+        }
+        self.silence = plan.consumer.silence(&shared.api).await;
+    }
+
+    /// Looks for what a pinned consumer should have given us, or would give to whoever takes over.
+    async fn look_for_missing(&mut self, chosen: bool) -> Result<(), ApiError> {
+        let context = Arc::clone(&self.context);
+        let (consumer, shared) = (&context.plan.consumer, &context.shared);
+        if !chosen {
+            // What only waits here comes again in its order with all that is unsettled.
+            return consumer.adopt_orphans(&shared.api, &shared.pulls, |held| self.desk.is_at_work(held)).await;
+        }
+        if self.desk.is_taking_over() {
+            // Some of it was not asked for: the word for it was lost on its way.
+            let unsettled = consumer.unsettled(&shared.api).await?;
+            consumer.ask_again(&shared.pulls, unsettled, |sequence| self.desk.holds(sequence)).await;
+            self.desk.take_over(unsettled);
+        } else if self.desk.misses_heads() && consumer.gives(&shared.api).await? {
+            self.desk.go_on_without_heads();
+        }
+        Ok(())
     }
 
     /// A pinned consumer has chosen us. Nothing starts before all that another bridge may have left is here. When that cannot be
@@ -235,6 +267,9 @@ impl Worker {
     }
 
     fn tell(&self) {
+        if let Some(reason) = &self.gone {
+            return self.health.set(State::Gone(reason.clone()));
+        }
         self.health.set(match &self.silence {
             Some(Silence::Broken(reason)) => State::Stalled(reason.clone()),
             Some(Silence::Paused(reason)) => State::Paused(reason.clone()),
@@ -245,10 +280,13 @@ impl Worker {
         });
     }
 
-    fn report(&self, error: &PullError) {
+    fn report(&mut self, error: &PullError) {
         let subscription = &self.context.plan.subscription;
         let state = match error {
-            PullError::Gone(reason) => State::Gone(reason.clone()),
+            PullError::Gone(reason) => {
+                self.gone = Some(reason.clone());
+                State::Gone(reason.clone())
+            }
             error => State::Stalled(error.to_string()),
         };
         // Readiness tells of it when it lasts.
@@ -269,9 +307,16 @@ impl Worker {
                 Some(reports) = self.desk.work() => {
                     self.done(reports);
                 }
-                _ = signs_of_work.tick() => self.desk.sign_work().await,
+                _ = signs_of_work.tick() => self.sign_work().await,
             }
         }
+    }
+
+    /// Tells JetStream what is at work; nothing that has just ended, for the word would come after its answer, and put the
+    /// wait for a retry out of force.
+    async fn sign_work(&mut self) {
+        self.done(Vec::new());
+        self.desk.sign_work().await;
     }
 
     async fn finish(mut self, deadline: CancellationToken) {
@@ -281,7 +326,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = deadline.cancelled() => break,
-                _ = signs_of_work.tick() => self.desk.sign_work().await,
+                _ = signs_of_work.tick() => self.sign_work().await,
                 Some(reports) = self.desk.work() => {
                     self.done(reports);
                 }

@@ -182,6 +182,11 @@ impl JetStream {
         self.pending.contains_key(&sequence)
     }
 
+    /// Whether that delivery of a message is its last so far, and no other is due.
+    pub(super) fn is_awaited(&self, sequence: u64, count: u64) -> bool {
+        self.counts.get(&sequence) == Some(&count) && !self.again.contains(&sequence)
+    }
+
     pub(super) fn acknowledge(&mut self, sequence: u64) {
         self.pending.remove(&sequence);
         self.counts.remove(&sequence);

@@ -42,6 +42,8 @@ pub(super) struct Fate {
     heard: bool,
     failure: Option<Failure>,
     retries: u64,
+    /// How many requests there were when it was given back last.
+    given_back_after: u64,
     /// No retry may begin before.
     not_before: Option<u64>,
     /// Copies in the stream of dead letters.
@@ -288,10 +290,11 @@ impl Ledger {
         }
     }
 
-    /// An event is given back, to come again after a while (ms) or at once; `delivery` is the one that is answered.
-    pub(super) fn given_back(&mut self, sequence: u64, delivery: u64, wait: Option<u64>) {
+    /// An event is given back, to come again after a while (ms) or at once; `delivery` is the one that is answered. `in_time`
+    /// when it has not come again already, or is about to.
+    pub(super) fn given_back(&mut self, sequence: u64, delivery: u64, wait: Option<u64>, in_time: bool) {
         self.note("nak", sequence, wait.unwrap_or(0));
-        let (by_key, now) = (self.scenario.is_by_key(), self.now);
+        let (by_key, clean, now) = (self.scenario.is_by_key(), self.scenario.is_clean(), self.now);
         let fate = self.fate(sequence);
         let Some(wait) = wait else {
             if fate.not_before.take().is_some() && !by_key {
@@ -300,14 +303,20 @@ impl Ledger {
             return;
         };
         let (failure, retries) = (fate.failure, fate.retries);
-        fate.not_before = Some(now + wait);
+        fate.not_before = in_time.then_some(now + wait);
         let fate = &self.fates[&sequence];
         if wait == NOT_KEPT && (fate.keeping_failed || fate.poison || !self.scenario.is_clean()) {
             return;
         }
-        self.fate(sequence).retries += 1;
+        let fate = self.fate(sequence);
+        if fate.given_back_after == fate.requests {
+            // It has come twice for one attempt, and both deliveries are answered alike.
+            return;
+        }
+        fate.given_back_after = fate.requests;
+        fate.retries += 1;
         let most = u64::from(self.scenario.delivery.retry);
-        if retries >= most || (!by_key && delivery > most) {
+        if retries >= most || (clean && !by_key && delivery > most) {
             self.violated(
                 "attempts",
                 &format!("event {sequence}: retry {} after delivery {delivery}, of {most}", retries + 1),
@@ -317,7 +326,7 @@ impl Ledger {
         if !is_retryable(failure.code) {
             self.violated("attempts", &format!("event {sequence} is retried after {}", failure.code));
         }
-        let (least, longest) = if by_key { (retries + 1, delivery) } else { (delivery, delivery) };
+        let (least, longest) = if clean && !by_key { (delivery, delivery) } else { (retries + 1, delivery) };
         let (least, longest) = (self.policy(least, failure), self.policy(longest, failure));
         if wait < least || wait > longest + longest / 10 + 1 {
             let text = format!("event {sequence} waits {wait} ms, expected {least} to {longest} and a tenth");

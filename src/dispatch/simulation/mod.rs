@@ -48,6 +48,8 @@ const LETTERS: &str = "letters.default";
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 /// How often a bridge looks again whether a consumer that was gone is there.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// What is told of a history that fails: its end.
+const TOLD_LINES: usize = 60;
 /// So many histories that fail are enough.
 const TOLD: usize = 10;
 /// Histories that are played with every run of the tests.
@@ -108,7 +110,7 @@ async fn history(scenario: Scenario, seed: u64, sabotage: Sabotage, control: &Co
     Told {
         violations: std::mem::take(&mut state.ledger.violations),
         fingerprint: state.ledger.fingerprint(),
-        trace: state.ledger.last_lines(80),
+        trace: state.ledger.last_lines(if number("KNATS_SIM_SEED").is_some() { usize::MAX } else { TOLD_LINES }),
         processes: state.process + 1,
         steps: state.steps,
         virtual_time: began.elapsed(),

@@ -288,7 +288,7 @@ impl Answers {
         } else {
             panic!("{subject} is asked of the API")
         };
-        let is_lost = !state.calm && state.chance(10);
+        let is_lost = !state.scenario.is_clean() && !state.calm && state.chance(10);
         (!is_lost).then_some(answer)
     }
 }

@@ -409,7 +409,7 @@ impl State {
             self.ledger().note("answer lost", sequence, 0);
             return;
         }
-        let now = Instant::now();
+        let (now, in_time) = (Instant::now(), self.jetstream.is_awaited(sequence, count));
         match answer.split_once(' ').unwrap_or((answer, "")) {
             ("+ACK", _) => {
                 self.jetstream.acknowledge(sequence);
@@ -421,13 +421,13 @@ impl State {
             }
             ("-NAK", "") => {
                 self.jetstream.give_back(sequence, None, now);
-                self.ledger().given_back(sequence, count, None);
+                self.ledger().given_back(sequence, count, None, in_time);
             }
             ("-NAK", delay) => {
                 let delay: Value = serde_json::from_str(delay).unwrap();
                 let mut wait = Duration::from_nanos(delay["delay"].as_u64().unwrap());
                 let millis = u64::try_from(wait.as_millis()).unwrap();
-                self.ledger().given_back(sequence, count, Some(millis));
+                self.ledger().given_back(sequence, count, Some(millis), in_time);
                 if self.sabotage == Sabotage::HalvesWaits {
                     wait /= 2;
                 }
