@@ -6,11 +6,16 @@ use std::time::Duration;
 
 use super::scenario::{Kind, Scenario};
 use crate::dispatch::slots::MAX_HELD;
-use crate::resource::{BackoffPolicy, Ordering};
+use crate::resource::{BackoffPolicy, Breaker, Ordering};
 
 /// The wait of an event whose dead letter could not be kept.
 const NOT_KEPT: u64 = 2_000;
-/// Who asks a sink, for the trace.
+/// The breaker's numbers; times in ms. What an attempt has learnt reaches it when the event is given back or kept.
+const CLOSES_AFTER: u32 = 5;
+const PROBES_EVERY: u64 = 1_000;
+const LEARNS_WITHIN: u64 = 60;
+
+/// Who asks a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Role {
     Subscriber,
@@ -23,6 +28,8 @@ pub(super) enum Role {
 pub(super) struct Failure {
     pub(super) code: u16,
     pub(super) retry_after: Option<u64>,
+    /// Nobody was there, or only somebody who said so.
+    pub(super) unreachable: bool,
 }
 
 /// One event.
@@ -51,6 +58,16 @@ pub(super) struct Fate {
     keeping_failed: bool,
     /// What became of it since it is redriven outlives us.
     redriven: bool,
+    redrive_requests: u64,
+}
+
+/// What the breaker must know: failures in a row that reached nobody, when the last of those came that close the way, and when
+/// an event was let through last that had not been tried.
+#[derive(Debug, Default)]
+struct Silence {
+    in_a_row: u32,
+    since: u64,
+    probed: u64,
 }
 
 /// The history so far.
@@ -61,12 +78,24 @@ pub(super) struct Ledger {
     pub(super) violations: Vec<String>,
     /// Letters are redriven from here on.
     redriving: bool,
+    silence: Silence,
+    /// The most that were held when a pull was asked for.
+    pub(super) most_held: u64,
     now: u64,
 }
 
 impl Ledger {
     pub(super) fn new(scenario: Scenario) -> Self {
-        Self { scenario, fates: BTreeMap::new(), trace: Vec::new(), violations: Vec::new(), redriving: false, now: 0 }
+        Self {
+            scenario,
+            fates: BTreeMap::new(),
+            trace: Vec::new(),
+            violations: Vec::new(),
+            redriving: false,
+            silence: Silence::default(),
+            most_held: 0,
+            now: 0,
+        }
     }
 
     /// It is that late now.
@@ -116,6 +145,7 @@ impl Ledger {
     /// A pull asks for so many while so many are held.
     pub(super) fn pulled(&mut self, batch: u64, held: u64) {
         self.note("pull", batch, held);
+        self.most_held = self.most_held.max(held + batch);
         let bound = u64::try_from(MAX_HELD).unwrap();
         // A pinned consumer is asked for one more now and then, and gives no more than may be pending.
         if held + batch > bound + u64::from(self.scenario.is_by_key()) {
@@ -134,6 +164,9 @@ impl Ledger {
             if !self.redriving {
                 self.check_order(*sequence, worker);
                 self.check_attempt(*sequence);
+                self.check_breaker(*sequence);
+            } else {
+                self.check_redrive(*sequence);
             }
             self.fate(*sequence).open.push(worker);
         }
@@ -207,8 +240,41 @@ impl Ledger {
         }
     }
 
+    /// After five failures in a row that reached nobody, further events are let through one by one, a second apart at least. Told
+    /// of where nothing else delays what the breaker learns.
+    fn check_breaker(&mut self, sequence: u64) {
+        let (scenario, now) = (&self.scenario, self.now);
+        let nowhere = super::scenario::Way::None;
+        let is_plain = scenario.is_clean() && scenario.reply == nowhere && scenario.dead_letter_sink == nowhere;
+        let is_on = scenario.controls.breaker != Breaker::Off && scenario.controls.batch.is_none();
+        let (is_fresh, since) = (self.fates[&sequence].requests == 1, self.silence.since.max(self.silence.probed));
+        if !is_fresh || !is_plain || !is_on || self.silence.in_a_row < CLOSES_AFTER {
+            return;
+        }
+        self.silence.probed = now;
+        if (since + LEARNS_WITHIN..since + PROBES_EVERY).contains(&now) {
+            self.violated("breaker", &format!("event {sequence} is sent although nobody is there since {since} ms"));
+        }
+    }
+
+    fn check_redrive(&mut self, sequence: u64) {
+        let most = u64::from(self.scenario.delivery.retry) + 1;
+        let crashes = self.scenario.redrive.is_some_and(|redrive| redrive.crash_after.is_some());
+        let fate = self.fate(sequence);
+        fate.redrive_requests += 1;
+        let requests = fate.redrive_requests;
+        if requests > most && !crashes {
+            self.violated("attempts", &format!("event {sequence}: attempt {requests} of {most} when redriven"));
+        }
+    }
+
     /// A request of a worker has ended, answered or not. `failure` is what the worker makes of it.
     pub(super) fn ended(&mut self, sequences: &[u64], worker: u32, first: bool, failure: Option<Failure>) {
+        self.silence.in_a_row =
+            if failure.is_some_and(|failure| failure.unreachable) { self.silence.in_a_row + 1 } else { 0 };
+        if self.silence.in_a_row == CLOSES_AFTER {
+            (self.silence.since, self.silence.probed) = (self.now, 0);
+        }
         for sequence in sequences {
             let fate = self.fate(*sequence);
             if first {
@@ -372,7 +438,8 @@ impl Ledger {
             self.violated("no loss", &format!("nobody has events {lost:?}"));
         }
         let many: Vec<u64> = self.fates.iter().filter(|(_, fate)| fate.copies > 1).map(|(one, _)| *one).collect();
-        if !many.is_empty() && !self.redriving {
+        let crashes = self.scenario.redrive.is_some_and(|redrive| redrive.crash_after.is_some());
+        if !many.is_empty() && !(self.redriving && crashes) {
             self.violated("one copy", &format!("events {many:?} are kept more than once"));
         }
     }

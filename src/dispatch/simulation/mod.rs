@@ -32,6 +32,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::slots::MAX_HELD;
 use crate::channel::Connection;
 use crate::channel::kept::LetterId;
 use process::Process;
@@ -77,11 +78,15 @@ struct Told {
     processes: u32,
     steps: u64,
     virtual_time: Duration,
+    most_held: u64,
 }
 
 fn play(seed: u64, sabotage: Sabotage, control: &Connection) -> Told {
+    act(Scenario::draw(seed), seed, sabotage, control)
+}
+
+fn act(scenario: Scenario, seed: u64, sabotage: Sabotage, control: &Connection) -> Told {
     fastrand::seed(seed);
-    let scenario = Scenario::draw(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(history(scenario, seed, sabotage, control))
 }
@@ -114,6 +119,7 @@ async fn history(scenario: Scenario, seed: u64, sabotage: Sabotage, control: &Co
         processes: state.process + 1,
         steps: state.steps,
         virtual_time: began.elapsed(),
+        most_held: state.ledger.most_held,
     }
 }
 
@@ -168,6 +174,7 @@ async fn redrive_all(
     redrive: scenario::Redrive,
 ) -> Process {
     let mut state = world.lock();
+    state.calm = true;
     state.ledger().redriving();
     state.healed = redrive.healed;
     if let Some(steps) = redrive.crash_after {
@@ -238,7 +245,7 @@ fn every_promise_holds_in_every_history() {
 #[test]
 fn a_seed_is_a_history() {
     let control = Connection::nowhere();
-    for seed in 0..40 {
+    for seed in 0..20 {
         let (one, two) = (play(seed, Sabotage::None, &control), play(seed, Sabotage::None, &control));
         assert_eq!((one.fingerprint, one.steps), (two.fingerprint, two.steps), "seed {seed}");
         assert_ne!(one.fingerprint, play(seed + 1, Sabotage::None, &control).fingerprint, "seed {seed}");
@@ -246,10 +253,20 @@ fn a_seed_is_a_history() {
 }
 
 #[test]
+fn a_flood_fills_the_desk_and_no_more() {
+    let control = Connection::nowhere();
+    for by_key in [true, false] {
+        let told = act(Scenario::flood(by_key), 1, Sabotage::None, &control);
+        assert!(told.violations.is_empty(), "{:?}", told.violations);
+        assert!(told.most_held >= MAX_HELD as u64, "it was never full: {}", told.most_held);
+    }
+}
+
+#[test]
 fn whoever_breaks_a_promise_is_caught() {
     let control = Connection::nowhere();
     let caught = |sabotage| -> Vec<String> {
-        let told = (0..60).map(|seed| play(seed, sabotage, &control));
+        let told = (0..40).map(|seed| play(seed, sabotage, &control));
         told.flat_map(|told| told.violations).collect()
     };
     for (sabotage, promise) in [

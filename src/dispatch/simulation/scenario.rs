@@ -173,6 +173,31 @@ impl Scenario {
         scenario
     }
 
+    /// More events at once than a desk holds: of few keys, or given up into a dead letter sink that takes none.
+    pub(super) fn flood(by_key: bool) -> Self {
+        let kind = if by_key { Kind::Good } else { Kind::Cursed(400) };
+        let calm = Temper { trouble: 0, outage: (0, 0), slowness: 2, replies: 0, broken: false };
+        let ordering = if by_key { Ordering::Key("partitionkey".to_owned()) } else { Ordering::None };
+        Self {
+            delivery: Delivery { retry: 2, backoff_delay: Duration::from_secs(5), ..Delivery::PROCESS_DEFAULT },
+            controls: Controls { ordering, ..Controls::default() },
+            filtered: false,
+            subscriber: true,
+            reply: Way::None,
+            dead_letter_sink: if by_key { Way::None } else { Way::Http },
+            of_broker: false,
+            ack_wait: Duration::from_secs(30),
+            max_ack_pending: if by_key { 1024 } else { 20_000 },
+            request_timeout: Duration::from_secs(5),
+            publish_timeout: Duration::from_secs(5),
+            events: (0..1_300).map(|number| Draft { at: 0, key: Some((number % 3) as u8), kind }).collect(),
+            sinks: [calm, calm, Temper { broken: true, ..calm }],
+            faults: Vec::new(),
+            calm_at: 0,
+            redrive: None,
+        }
+    }
+
     /// Whether NATS and the process are well all the time.
     pub(super) fn is_clean(&self) -> bool {
         self.faults.is_empty()
@@ -243,7 +268,7 @@ fn faults(rng: &mut Rng) -> Vec<Fault> {
             4 => What::Leaderless(rng.u64(100..5_000)),
             5 => What::NewLeader,
             6 => What::LosesAnswers(rng.u64(500..8_000)),
-            7 => What::Full(rng.u64(500..8_000)),
+            7 => What::Full(*rng.choice(&[800, 4_000, 40_000]).unwrap()),
             8 => What::LosesPubAcks(rng.u64(500..8_000)),
             9..=11 => What::Crash(rng.u64(0..4_000)),
             _ => What::Restart(rng.u64(0..4_000)),

@@ -184,7 +184,8 @@ impl Exchange<'_> {
             Fortune::Answer { retry_after, .. } => retry_after.map(|seconds| seconds * 1000),
             _ => None,
         };
-        let failure = failure.map(|code| Failure { code, retry_after: asked });
+        let unreachable = matches!(fortune, Fortune::NobodyThere | Fortune::Answer { code: 503, .. });
+        let failure = failure.map(|code| Failure { code, retry_after: asked, unreachable });
         if *role == Role::DeadLetter {
             if failure.is_none() {
                 state.ledger().given_up("letter taken", self.sequences[0], code);
@@ -218,7 +219,7 @@ impl Drop for Exchange<'_> {
         if self.is_over || state.process != *process || *role == Role::DeadLetter {
             return;
         }
-        let failure = Some(Failure { code: 500, retry_after: None });
+        let failure = Some(Failure { code: 500, retry_after: None, unreachable: false });
         state.ledger().ended(&self.sequences, *worker, self.first, failure);
     }
 }
