@@ -1,5 +1,7 @@
 //! The events that a subscription holds: which ones wait for which, how much room is left, and what came of each.
 
+mod take_over;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, MutexGuard};
@@ -20,10 +22,11 @@ use super::health::lock;
 use super::lanes::{Entry, Lanes};
 use super::returning::Returning;
 use super::slots::{MAX_HELD, MAX_IN_FLIGHT};
-use crate::channel::{Poison, Stored, Ticket, Unsettled};
+use crate::channel::{Poison, Stored, Ticket};
 use crate::filter::{Filter, Verdict};
 use crate::resource::Ordering;
 use crate::sink::Sink;
+use take_over::TakeOver;
 
 /// A pinned consumer takes a bridge that does not ask for gone. So it asks for one more from time to time although there is
 /// no slot; what comes waits.
@@ -31,10 +34,6 @@ const KEEP_PIN: Duration = Duration::from_secs(2);
 
 /// JetStream may be so late with what is due, before it counts as gone.
 const LATE: Duration = Duration::from_secs(1);
-
-/// How often what is missing of a take-over is asked for again, before the others go without it: once for each pull that
-/// brought nothing.
-const TAKE_OVER_ROUNDS: u32 = 20;
 
 /// A retry that is due sooner than this may be here again before its attempt is known to have ended.
 const AT_ONCE: Duration = Duration::from_millis(50);
@@ -73,15 +72,6 @@ struct Held {
     since: Instant,
     /// Whether it is at work; else it waits for something.
     started: bool,
-}
-
-#[derive(Default)]
-struct TakeOver {
-    /// Messages up to this sequence are waited for.
-    last: u64,
-    missing: u64,
-    rounds: u32,
-    come: BTreeMap<u64, Box<Stored>>,
 }
 
 impl Desk {
@@ -139,84 +129,6 @@ impl Desk {
     /// Whether the event is here and has been begun.
     pub(super) fn is_at_work(&self, sequence: u64) -> bool {
         self.held.get(&sequence).is_some_and(|held| held.started)
-    }
-
-    /// Lets go of all that waits here and is not at work, because another bridge may have had it meanwhile. What is unsettled
-    /// comes again.
-    pub(super) fn forget_waiting(&mut self) {
-        let waits = self.held.iter().filter(|(_, held)| !held.started).map(|(sequence, _)| *sequence);
-        self.unspent = waits.map(|sequence| (sequence, self.unspent.get(&sequence).unwrap_or(&0) + 1)).collect();
-        self.held.retain(|_, held| held.started);
-        self.context.book.holds(self.held.len());
-        self.again.retain(|sequence, _| self.held.contains_key(sequence));
-        if let Some(lanes) = &mut self.lanes {
-            lanes.keep(|head| self.held.contains_key(&head));
-        }
-        self.parked.clear();
-        self.awaited.clear();
-        self.take_over = None;
-        *self.returning() = Returning::default();
-    }
-
-    pub(super) fn is_taking_over(&self) -> bool {
-        self.take_over.is_some()
-    }
-
-    /// Starts nothing until all that is unsettled is here, and then in the order of the stream. Called again, it counts anew
-    /// what is missing.
-    pub(super) fn take_over(&mut self, unsettled: Unsettled) {
-        let TakeOver { come, rounds, .. } = self.take_over.take().unwrap_or_default();
-        let held = self.held.keys().filter(|sequence| **sequence <= unsettled.last).count();
-        // More than fits comes later; JetStream hands it out in order.
-        let room = u64::try_from(MAX_HELD.saturating_sub(self.held.len())).unwrap_or(u64::MAX);
-        let missing = unsettled.count.saturating_sub(u64::try_from(held).unwrap_or(u64::MAX)).min(room);
-        if missing > 1 {
-            tracing::info!(subscription = %self.context.plan.subscription, events = missing, "taking over from another bridge");
-        }
-        self.take_over = Some(TakeOver { last: unsettled.last, missing, rounds: rounds + 1, come });
-        if missing == 0 || rounds >= TAKE_OVER_ROUNDS {
-            self.all_have_come();
-        }
-    }
-
-    /// No more of what is unsettled will come.
-    fn all_have_come(&mut self) {
-        for stored in self.take_over.take().unwrap_or_default().come.into_values() {
-            self.enter(stored);
-        }
-    }
-
-    /// Whether a lane waits for a head that must have been here when we asked last.
-    pub(super) fn misses_heads(&self) -> bool {
-        self.awaited.values().any(|(due, _)| *due <= self.asked_at)
-    }
-
-    /// What must have come and has not is settled or deleted: an acknowledgement that was late may have reached JetStream when
-    /// the event was delivered again already. Whoever waits behind it goes on.
-    pub(super) fn go_on_without_heads(&mut self) {
-        let asked_at = self.asked_at;
-        let (gone, awaited): (BTreeMap<_, _>, _) =
-            std::mem::take(&mut self.awaited).into_iter().partition(|(_, (due, _))| *due <= asked_at);
-        self.awaited = awaited;
-        for (sequence, (_, lane)) in gone {
-            self.unspent.remove(&sequence);
-            let next = self.lanes.as_mut().and_then(|lanes| lanes.leave(&lane));
-            self.start(next.into_iter().collect());
-        }
-    }
-
-    /// Counts a message of a take-over; keeps it until all have come.
-    fn arrive(&mut self, sequence: u64, stored: Option<Box<Stored>>) {
-        let Some(take_over) = &mut self.take_over else {
-            return stored.into_iter().for_each(|stored| self.enter(stored));
-        };
-        take_over.come.extend(stored.map(|stored| (sequence, stored)));
-        if sequence <= take_over.last {
-            take_over.missing = take_over.missing.saturating_sub(1);
-        }
-        if take_over.missing == 0 {
-            self.all_have_come();
-        }
     }
 
     /// Events whose way is not at its end.
@@ -555,14 +467,7 @@ impl Desk {
 
     /// Leaves all work where it is, and gives the events back to JetStream.
     pub(super) async fn clear(&mut self) {
-        self.at_work.abort_all();
-        let now = Instant::now();
-        while let Some(ended) = self.at_work.join_next().await {
-            // What was given back for a retry keeps its wait.
-            for report in ended.into_iter().flatten().filter(|report| report.end != attempt::End::Lost) {
-                self.end(report, now);
-            }
-        }
+        self.at_work.shutdown().await;
         for held in self.held.values() {
             held.ticket.give_back().await;
         }

@@ -138,7 +138,7 @@ impl Worker {
                 biased;
                 () = stop.cancelled() => return End::Stop,
                 () = lost(&mut link, self.losses) => return End::Lost,
-                _ = signs_of_work.tick() => self.sign_work().await,
+                _ = signs_of_work.tick() => self.desk.sign_work().await,
                 () = sleep_until(waking.unwrap_or_else(Instant::now)), if waking.is_some() => self.desk.wake(),
                 pulled = puller.next() => match self.take_in(pulled, puller).await {
                     Ok(()) => {
@@ -307,16 +307,9 @@ impl Worker {
                 Some(reports) = self.desk.work() => {
                     self.done(reports);
                 }
-                _ = signs_of_work.tick() => self.sign_work().await,
+                _ = signs_of_work.tick() => self.desk.sign_work().await,
             }
         }
-    }
-
-    /// Tells JetStream what is at work; nothing that has just ended, for the word would come after its answer, and put the
-    /// wait for a retry out of force.
-    async fn sign_work(&mut self) {
-        self.done(Vec::new());
-        self.desk.sign_work().await;
     }
 
     async fn finish(mut self, deadline: CancellationToken) {
@@ -326,7 +319,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = deadline.cancelled() => break,
-                _ = signs_of_work.tick() => self.sign_work().await,
+                _ = signs_of_work.tick() => self.desk.sign_work().await,
                 Some(reports) = self.desk.work() => {
                     self.done(reports);
                 }

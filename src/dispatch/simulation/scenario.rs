@@ -190,7 +190,13 @@ impl Scenario {
             max_ack_pending: if by_key { 1024 } else { 20_000 },
             request_timeout: Duration::from_secs(5),
             publish_timeout: Duration::from_secs(5),
-            events: (0..1_300).map(|number| Draft { at: 0, key: Some((number % 3) as u8), kind }).collect(),
+            events: (0..1_300)
+                .map(|number| {
+                    // The first of each key keeps the others waiting.
+                    let kind = if by_key && number < 3 { Kind::Cursed(500) } else { kind };
+                    Draft { at: 0, key: Some((number % 3) as u8), kind }
+                })
+                .collect(),
             sinks: [calm, calm, Temper { broken: true, ..calm }],
             faults: Vec::new(),
             calm_at: 0,
