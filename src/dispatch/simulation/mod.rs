@@ -16,6 +16,12 @@
 //! - bounds: what is held, and what is under way
 //! - dead letters tell of the last failure, are kept once, and a redriven copy goes when its outcome is durable
 //!
+//! That it can fail is shown by [`Sabotage`], and was shown by breaking the worker by hand. The first 2,000 histories catch: an ack
+//! before the request, or before the reply is stored; a wait that is forgotten; one retry too many, or one too few; a letter with
+//! another code; lanes that let everybody through; two requests at once where order is strict; no signs of work; an event that
+//! is sent while it is at work; pulls without regard to what is held; a breaker that forgets whom it has parked; a take-over
+//! that begins before it is complete, or is content with what has come.
+//!
 //! `KNATS_SIM_HISTORIES=100000 cargo test --lib simulation::` plays more of them, `KNATS_SIM_SEED=123` plays one and tells it.
 
 mod jetstream;
