@@ -204,12 +204,13 @@ impl Ledger {
         if self.fates[&sequence].unwanted || self.fates[&sequence].poison {
             self.violated("filter", &format!("event {sequence} is sent although nobody wants it"));
         }
-        if !strict && !(by_key && key.is_some()) {
+        let is_ordered = strict || (by_key && key.is_some());
+        if !is_ordered {
             return;
         }
-        let before = self.fates.range(..sequence).filter(|(_, fate)| strict || fate.key == key);
+        let mut before = self.fates.range(..sequence).filter(|(_, fate)| strict || fate.key == key);
         let waits = |fate: &Fate| !fate.durable && !fate.unwanted && !fate.poison;
-        if let Some((other, _)) = before.filter(|(_, fate)| waits(fate)).next_back() {
+        if let Some((other, _)) = before.rfind(|(_, fate)| waits(fate)) {
             let text = format!("event {sequence} is sent before {other} is settled");
             self.violated(if strict { "strict order" } else { "order by key" }, &text);
         }
@@ -363,7 +364,7 @@ impl Ledger {
         let (by_key, clean, now) = (self.scenario.is_by_key(), self.scenario.is_clean(), self.now);
         let fate = self.fate(sequence);
         let Some(wait) = wait else {
-            if fate.not_before.take().is_some() && !by_key {
+            if fate.not_before.take().is_some_and(|due| now < due) && !by_key {
                 self.violated("wait before retry", &format!("event {sequence} waits, and is asked for at once"));
             }
             return;
@@ -439,7 +440,8 @@ impl Ledger {
         }
         let many: Vec<u64> = self.fates.iter().filter(|(_, fate)| fate.copies > 1).map(|(one, _)| *one).collect();
         let crashes = self.scenario.redrive.is_some_and(|redrive| redrive.crash_after.is_some());
-        if !many.is_empty() && !(self.redriving && crashes) {
+        let may_be_many = self.redriving && crashes;
+        if !many.is_empty() && !may_be_many {
             self.violated("one copy", &format!("events {many:?} are kept more than once"));
         }
     }

@@ -179,14 +179,7 @@ async fn redrive_all(
     mut process: Process,
     redrive: scenario::Redrive,
 ) -> Process {
-    let mut state = world.lock();
-    state.calm = true;
-    state.ledger().redriving();
-    state.healed = redrive.healed;
-    if let Some(steps) = redrive.crash_after {
-        World::steps_from_now(&mut state, steps);
-    }
-    drop(state);
+    world.lock().begin_redrive(redrive);
     loop {
         let letters: Vec<LetterId> = world.lock().letters_kept();
         let stop = CancellationToken::new();

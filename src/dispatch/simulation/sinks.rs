@@ -134,7 +134,7 @@ impl Sink {
         }
         let now = state.now();
         if !state.calm && (temper.outage.0..temper.outage.1).contains(&now) {
-            return if temper.outage.0 % 2 == 0 { Fortune::NobodyThere } else { says(503, Some(1)) };
+            return if temper.outage.0.is_multiple_of(2) { Fortune::NobodyThere } else { says(503, Some(1)) };
         }
         if !state.calm && state.chance(temper.trouble) {
             let retry_after = Some(state.rng.u64(0..8)).filter(|asked| *asked > 0);

@@ -14,7 +14,7 @@ use super::Sabotage;
 use super::jetstream::{JetStream, Log, Stored};
 use super::ledger::Ledger;
 use super::process::{kept_at, letter_of};
-use super::scenario::{Draft, Kind, Scenario, What, When};
+use super::scenario::{Draft, Kind, Redrive, Scenario, What, When};
 use crate::channel::kept::LetterId;
 use crate::dispatch::Health;
 
@@ -179,10 +179,6 @@ impl World {
         }
     }
 
-    pub(super) fn steps_from_now(state: &mut State, steps: u64) {
-        state.crash_after = Some(state.steps + steps);
-    }
-
     fn goes_wrong(&self, state: &mut State, what: What) {
         let now = state.now();
         state.ledger.at(now).note("fault", fault_number(what), 0);
@@ -284,6 +280,14 @@ impl State {
         headers += "ce-datacontenttype: text/plain\r\n\r\n";
         self.jetstream.store(Stored { headers, payload: b"data".to_vec() });
         self.ledger().stored(sequence, draft.key, draft.kind);
+    }
+
+    /// From now on kept dead letters are redriven, and all else is well.
+    pub(super) fn begin_redrive(&mut self, redrive: Redrive) {
+        self.calm = true;
+        self.healed = redrive.healed;
+        self.crash_after = redrive.crash_after.map(|moves| self.steps + moves);
+        self.ledger().redriving();
     }
 
     /// The process has ended in good order.
