@@ -17,6 +17,14 @@ use super::connect::{Connection, DEAF};
 pub struct Api {
     context: Context,
     connection: Connection,
+    #[cfg(test)]
+    simulated: Option<std::sync::Arc<dyn SimulatedApi>>,
+}
+
+/// What answers in place of a JetStream.
+#[cfg(test)]
+pub(crate) trait SimulatedApi: Send + Sync {
+    fn call(&self, subject: String, request: Value) -> futures_util::future::BoxFuture<'_, Result<Value, ApiError>>;
 }
 
 /// Why a call of the API failed.
@@ -56,7 +64,17 @@ const MESSAGE_NOT_FOUND: u64 = 10_037;
 
 impl Api {
     pub fn new(connection: Connection) -> Self {
-        Self { context: jetstream::new(connection.client.clone()), connection }
+        Self {
+            context: jetstream::new(connection.client.clone()),
+            connection,
+            #[cfg(test)]
+            simulated: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn simulated(connection: Connection, answers: std::sync::Arc<dyn SimulatedApi>) -> Self {
+        Self { simulated: Some(answers), ..Self::new(connection) }
     }
 
     /// Whether the server is of that version or newer.
@@ -193,6 +211,10 @@ impl Api {
     }
 
     pub(super) async fn call(&self, subject: &str, request: &Value) -> Result<Value, ApiError> {
+        #[cfg(test)]
+        if let Some(answers) = &self.simulated {
+            return answers.call(subject.to_owned(), request.clone()).await;
+        }
         if !self.connection.is_connected() {
             return Err(ApiError::Disconnected);
         }

@@ -142,6 +142,15 @@ impl Connection {
         Ok(Self { client, link, denied, refusal, renewed: Arc::default() })
     }
 
+    /// One that leads nowhere, for good.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        let settings = Settings { urls: vec!["nats://127.0.0.1:9".to_owned()], ..Settings::default() };
+        // What would connect ends with the runtime.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(Self::open(&settings, "nowhere")).unwrap()
+    }
+
     /// Waits for the connection; the error says why there is none, as far as that is known.
     ///
     /// # Errors

@@ -309,6 +309,16 @@ fn filter_subjects(channel: &Channel, subscription: &Subscription) -> Vec<String
     types.map_or_else(|| vec![">".to_owned()], |types| broker::filter_subjects(&name::subject(&channel.key), &types))
 }
 
+#[cfg(test)]
+impl Consumer {
+    /// One that is said to be there.
+    pub(crate) fn simulated(channel: Key, stream: &str, name: &str, ack_wait: Duration, pinned: bool) -> Self {
+        let (stream, name) = (stream.to_owned(), name.to_owned());
+        let created = Value::Null;
+        Self { channel, stream, name, created, ack_wait, of_broker: false, pinned, delivered: 0, gone: Arc::default() }
+    }
+}
+
 impl Consumer {
     /// Why the consumer brings nothing; `None` when nothing waits, when what waits needs room or the time of a retry, or when
     /// JetStream does not say.
@@ -339,6 +349,15 @@ impl Consumer {
             self.gone.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         Ok(is_there)
+    }
+
+    /// Whether it is there and not paused, so that it gives what is due to whoever asks.
+    ///
+    /// # Errors
+    /// When JetStream does not answer or says no.
+    pub async fn gives(&self, api: &Api) -> Result<bool, ApiError> {
+        let info = api.consumer_info(&self.stream, &self.name).await?;
+        Ok(info.is_some_and(|info| inventory::pause(&info).is_none()))
     }
 
     /// Lets another bridge take over at once.

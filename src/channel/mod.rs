@@ -50,3 +50,6 @@ pub use take_over::Unsettled;
 pub use ticket::{Place, Ticket};
 pub use whereabouts::Whereabouts;
 pub use wire::Wire;
+
+#[cfg(test)]
+pub(crate) use api::SimulatedApi;

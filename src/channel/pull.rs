@@ -263,6 +263,11 @@ impl Puller {
         self.outstanding
     }
 
+    /// Whether a pinned consumer gives its messages to us, as far as we know.
+    pub fn is_chosen(&self) -> bool {
+        self.pin.is_some()
+    }
+
     /// Whether a pull is under way.
     pub fn is_asking(&self) -> bool {
         self.outstanding > 0

@@ -21,14 +21,17 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub struct Ticket {
     place: Place,
     /// `None` for a kept dead letter: no consumer waits for an answer, and whoever redrives it settles it by what became of it.
-    delivery: Option<Delivery>,
+    delivery: Option<Arc<Delivery>>,
 }
 
-/// How the consumer is answered.
-#[derive(Debug, Clone)]
+/// How the consumer is answered. All tickets of one delivery share it.
+#[derive(Debug)]
 struct Delivery {
     way: Arc<Way>,
-    reply: Arc<str>,
+    reply: Box<str>,
+    /// Whether it has been answered for good. A sign of work behind that would start the ack wait anew, in place of the wait for
+    /// a retry, and giving it back would end that wait.
+    answered: AtomicBool,
 }
 
 /// The way by which all deliveries of a pull are settled.
@@ -62,7 +65,8 @@ impl Ticket {
     pub(super) fn new(way: &Arc<Way>, reply: &[u8]) -> Option<Self> {
         let reply = std::str::from_utf8(reply).ok()?;
         let place = Place::parse(reply)?;
-        Some(Self { place, delivery: Some(Delivery { way: Arc::clone(way), reply: reply.into() }) })
+        let delivery = Delivery { way: Arc::clone(way), reply: reply.into(), answered: AtomicBool::new(false) };
+        Some(Self { place, delivery: Some(Arc::new(delivery)) })
     }
 
     /// For a kept dead letter that is redriven.
@@ -82,7 +86,7 @@ impl Ticket {
 
     /// Nobody wants it: never deliver again. Without a connection it comes again, and nobody wants it then either.
     pub async fn decline(&self) {
-        self.send(b"+ACK").await;
+        self.send(b"+ACK", true).await;
     }
 
     /// Deliver again, not before `wait` is over. The wait is kept by JetStream and outlives us. Without a connection this waits
@@ -92,24 +96,25 @@ impl Ticket {
         self.send_once_connected(format!("-NAK {{\"delay\":{nanos}}}").as_bytes()).await;
     }
 
-    /// Deliver again now, to whoever asks. Without a connection JetStream does so after the ack wait.
+    /// Deliver again now, to whoever asks; nothing, when it has been answered. Without a connection JetStream does so after the
+    /// ack wait.
     pub async fn give_back(&self) {
-        self.send(b"-NAK").await;
+        self.send(b"-NAK", false).await;
     }
 
-    /// Still at work: start the ack wait anew. Without a connection it goes on to run.
+    /// Still at work: start the ack wait anew; nothing, when it has been answered. Without a connection it goes on to run.
     pub async fn in_progress(&self) {
-        self.send(b"+WPI").await;
+        self.send(b"+WPI", false).await;
     }
 
     async fn send_once_connected(&self, answer: &[u8]) {
         let Some(delivery) = &self.delivery else { return };
         // Nearly always; a timer for each event would cost more than its acknowledgement.
-        if self.send(answer).await {
+        if self.send(answer, true).await {
             return;
         }
         let telling = async {
-            while !self.send(answer).await {
+            while !self.send(answer, true).await {
                 delivery.way.wire.connected().await;
             }
         };
@@ -117,14 +122,18 @@ impl Ticket {
     }
 
     /// True when it is sent, or must not be.
-    async fn send(&self, answer: &[u8]) -> bool {
-        let Some(Delivery { way, reply }) = &self.delivery else { return true };
-        way.gone.load(Ordering::Relaxed) || send(&way.wire, reply, answer).await
+    async fn send(&self, answer: &[u8], for_good: bool) -> bool {
+        let Some(delivery) = &self.delivery else { return true };
+        let Delivery { way, reply, answered } = &**delivery;
+        // One writes at a time, so what is seen here is what has been written.
+        let write = |buffer: &mut Vec<u8>| {
+            if for_good || !answered.load(Ordering::Relaxed) {
+                answered.fetch_or(for_good, Ordering::Relaxed);
+                wire::write_message(buffer, reply, "", b"", answer);
+            }
+        };
+        way.gone.load(Ordering::Relaxed) || way.wire.send(write).await
     }
-}
-
-async fn send(wire: &Wire, subject: &str, answer: &[u8]) -> bool {
-    wire.send(|buffer| wire::write_message(buffer, subject, "", b"", answer)).await
 }
 
 impl Place {
@@ -150,7 +159,8 @@ impl Place {
 
 /// Asks for a delivery that never reached us again, now and not after the ack wait.
 pub(super) async fn ask_again(wire: &Wire, consumer: &Consumer, sequence: u64, consumer_sequence: u64) {
-    send(wire, &ack_subject(&consumer.stream, &consumer.name, sequence, consumer_sequence), b"-NAK").await;
+    let subject = ack_subject(&consumer.stream, &consumer.name, sequence, consumer_sequence);
+    wire.send(|buffer| wire::write_message(buffer, &subject, "", b"", b"-NAK")).await;
 }
 
 /// The subject that settles a delivery which never reached us. The server looks at the two sequences alone.

@@ -1,11 +1,13 @@
 //! The events that a subscription holds: which ones wait for which, how much room is left, and what came of each.
 
+mod take_over;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use foldhash::HashMap;
+use foldhash::fast::FixedState;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use smallvec::smallvec;
@@ -21,18 +23,25 @@ use super::health::lock;
 use super::lanes::{Entry, Lanes};
 use super::returning::Returning;
 use super::slots::{MAX_HELD, MAX_IN_FLIGHT};
-use crate::channel::{Poison, Stored, Ticket, Unsettled};
+use crate::channel::{Poison, Stored, Ticket};
 use crate::fault_point::{Point, at};
 use crate::filter::{Filter, Verdict};
 use crate::resource::Ordering;
 use crate::sink::Sink;
+use take_over::TakeOver;
 
 /// A pinned consumer takes a bridge that does not ask for gone. So it asks for one more from time to time although there is
 /// no slot; what comes waits.
 const KEEP_PIN: Duration = Duration::from_secs(2);
 
+/// JetStream may be so late with what is due, before it counts as gone.
+const LATE: Duration = Duration::from_secs(1);
+
 /// A retry that is due sooner than this may be here again before its attempt is known to have ended.
 const AT_ONCE: Duration = Duration::from_millis(50);
+
+/// By sequence in the stream: JetStream's numbers, so no hash need be kept from anybody.
+type BySequence<T> = std::collections::HashMap<u64, T, FixedState>;
 
 /// The desk of one subscription.
 pub(super) struct Desk {
@@ -41,14 +50,16 @@ pub(super) struct Desk {
     /// Tasks of their own, and not futures that the worker polls: those would stand still whenever the worker itself waits.
     at_work: JoinSet<Together<Report>>,
     /// The events that are held, by their sequence in the stream.
-    held: HashMap<u64, Held>,
+    held: BySequence<Held>,
     /// Events at work that have come again meanwhile.
-    again: HashMap<u64, Box<Stored>>,
+    again: BySequence<Box<Stored>>,
     /// Deliveries of an event that led to no attempt, for those that we have let go of.
-    unspent: HashMap<u64, u64>,
+    unspent: BySequence<u64>,
     /// Events that wait, unspent, until their sink can be reached.
     parked: VecDeque<Work>,
     lanes: Option<Lanes<Work>>,
+    /// Heads of lanes that are to come again: when they must be here at the latest, and their key.
+    awaited: BTreeMap<u64, (Instant, String)>,
     gathering: Option<Gathering>,
     breaker: Breaker,
     /// While we take over from another bridge: what has come so far, in order, and nothing of it started.
@@ -63,14 +74,6 @@ struct Held {
     since: Instant,
     /// Whether it is at work; else it waits for something.
     started: bool,
-}
-
-#[derive(Default)]
-struct TakeOver {
-    /// Messages up to this sequence are waited for.
-    last: u64,
-    missing: u64,
-    come: BTreeMap<u64, Box<Stored>>,
 }
 
 impl Desk {
@@ -88,11 +91,12 @@ impl Desk {
         Self {
             slots: Arc::new(Semaphore::new(slots)),
             at_work: JoinSet::new(),
-            held: HashMap::default(),
-            again: HashMap::default(),
-            unspent: HashMap::default(),
+            held: BySequence::default(),
+            again: BySequence::default(),
+            unspent: BySequence::default(),
             parked: VecDeque::new(),
             lanes: matches!(controls.ordering, Ordering::Key(_)).then(Lanes::new),
+            awaited: BTreeMap::new(),
             gathering: controls.batch.filter(|_| batches).map(Gathering::new),
             breaker: Breaker::new(plan.has_breaker()),
             take_over: None,
@@ -124,53 +128,9 @@ impl Desk {
         self.held.contains_key(&sequence)
     }
 
-    /// Lets go of all that waits here and is not at work, because another bridge may have had it meanwhile. What is unsettled
-    /// comes again.
-    pub(super) fn forget_waiting(&mut self) {
-        let waits = self.held.iter().filter(|(_, held)| !held.started).map(|(sequence, _)| *sequence);
-        self.unspent = waits.map(|sequence| (sequence, self.unspent.get(&sequence).unwrap_or(&0) + 1)).collect();
-        self.held.retain(|_, held| held.started);
-        self.context.book.holds(self.held.len());
-        self.again.retain(|sequence, _| self.held.contains_key(sequence));
-        if let Some(lanes) = &mut self.lanes {
-            lanes.keep(|head| self.held.contains_key(&head));
-        }
-        self.parked.clear();
-        self.take_over = None;
-        *self.returning() = Returning::default();
-    }
-
-    /// Starts nothing until all that is unsettled is here, and then in the order of the stream.
-    pub(super) fn take_over(&mut self, unsettled: Unsettled) {
-        let held = self.held.keys().filter(|sequence| **sequence <= unsettled.last).count();
-        // More than fits comes later; JetStream hands it out in order.
-        let room = u64::try_from(MAX_HELD.saturating_sub(self.held.len())).unwrap_or(u64::MAX);
-        let missing = unsettled.count.saturating_sub(u64::try_from(held).unwrap_or(u64::MAX)).min(room);
-        if missing > 1 {
-            tracing::info!(subscription = %self.context.plan.subscription, events = missing, "taking over from another bridge");
-        }
-        self.take_over = (missing > 0).then(|| TakeOver { last: unsettled.last, missing, ..TakeOver::default() });
-    }
-
-    /// No more of what is unsettled will come.
-    pub(super) fn all_have_come(&mut self) {
-        for stored in self.take_over.take().unwrap_or_default().come.into_values() {
-            self.enter(stored);
-        }
-    }
-
-    /// Counts a message of a take-over; keeps it until all have come.
-    fn arrive(&mut self, sequence: u64, stored: Option<Box<Stored>>) {
-        let Some(take_over) = &mut self.take_over else {
-            return stored.into_iter().for_each(|stored| self.enter(stored));
-        };
-        take_over.come.extend(stored.map(|stored| (sequence, stored)));
-        if sequence <= take_over.last {
-            take_over.missing = take_over.missing.saturating_sub(1);
-        }
-        if take_over.missing == 0 {
-            self.all_have_come();
-        }
+    /// Whether the event is here and has been begun.
+    pub(super) fn is_at_work(&self, sequence: u64) -> bool {
+        self.held.get(&sequence).is_some_and(|held| held.started)
     }
 
     /// Events whose way is not at its end.
@@ -325,6 +285,7 @@ impl Desk {
     async fn hold(&mut self, ticket: &Ticket) -> bool {
         let sequence = ticket.place().stream_sequence;
         self.returning().returned(sequence);
+        self.awaited.remove(&sequence);
         let now = Instant::now();
         if let Some(held) = self.held.get_mut(&sequence) {
             ticket.in_progress().await;
@@ -454,6 +415,11 @@ impl Desk {
             }
             (Some(wait), again) => {
                 self.returning().add(report.sequence, now + wait);
+                if let Some(lane) = report.lane {
+                    // Even if the word that gives it back is lost, JetStream delivers it after the ack wait.
+                    let due = now + wait.max(self.context.plan.consumer.ack_wait) + LATE;
+                    self.awaited.insert(report.sequence, (due, lane));
+                }
                 if let Some(stored) = again {
                     // A replay counts deliveries anew: the answer to one from before may be none to this one.
                     self.at_work.spawn(async move {

@@ -28,6 +28,8 @@ mod pace;
 pub mod policy;
 pub mod redrive;
 mod returning;
+#[cfg(test)]
+mod simulation;
 mod slots;
 mod trail;
 mod worker;

@@ -108,6 +108,17 @@ impl Redriver {
         Self { deliverer: Arc::new(deliverer), at_work: JoinSet::new(), sequences: Arc::default() }
     }
 
+    /// Delivers one letter, for whoever cannot ask over NATS.
+    #[cfg(test)]
+    pub(super) fn deliver(
+        &self,
+        letter: LetterId,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Answer> + Send + 'static {
+        let deliverer = Arc::clone(&self.deliverer);
+        async move { deliverer.deliver(letter, &stop).await }
+    }
+
     /// Answers until `stop`, then lets the deliveries at work finish until `deadline`. What is left then stays kept.
     pub(super) async fn run(mut self, stop: CancellationToken, deadline: CancellationToken) {
         let plan = &self.deliverer.context.plan;
@@ -162,6 +173,7 @@ impl Deliverer {
     async fn deliver(&self, letter: LetterId, stop: &CancellationToken) -> Answer {
         let Surroundings { plan, shared, .. } = &*self.context;
         let _turn = tokio::select! {
+            biased;
             // The semaphore is never closed.
             turn = self.turns.acquire() => turn.ok(),
             () = stop.cancelled() => return Answer::Busy,
@@ -182,6 +194,7 @@ impl Deliverer {
             let became = match report.end {
                 End::Retry(wait) => {
                     tokio::select! {
+                        biased;
                         () = at(Point::RedriveWaits, tokio::time::sleep(wait)) => continue,
                         () = stop.cancelled() => return Answer::Busy,
                     }

@@ -35,8 +35,13 @@ pub struct Worker {
     pace: Pace,
     /// Why the consumer brings nothing, as long as it does so.
     silence: Option<Silence>,
+    /// Why the consumer is not there any more.
+    gone: Option<String>,
     /// Whether a pinned consumer has chosen us at some time.
     pinned: bool,
+    /// Whether all that was unsettled then is known. Until it is, nothing of a pinned consumer is started: it might be out of
+    /// its order.
+    taken_over: bool,
     /// How often the connection was lost, as far as we have looked.
     losses: u64,
 }
@@ -57,7 +62,7 @@ impl Worker {
         let trail = Trail::new(&plan, &shared, Arc::clone(&meter));
         let context = Arc::new(Surroundings { plan, shared, meter, trail, book: health.book() });
         let desk = Desk::new(Arc::clone(&context));
-        Self { health, desk, pace, silence: None, pinned: false, losses, context }
+        Self { health, desk, pace, silence: None, gone: None, pinned: false, taken_over: false, losses, context }
     }
 
     /// Works until `stop`, then lets the events at work finish until `deadline` is cancelled; what is not finished then goes
@@ -67,13 +72,23 @@ impl Worker {
         tokio::join!(redriver.run(stop.clone(), deadline.clone()), self.work(stop, deadline));
     }
 
+    /// Redrives beside the worker, in a simulation.
+    #[cfg(test)]
+    pub(super) fn redriver(&self) -> Redriver {
+        Redriver::new(&self.context, &self.desk)
+    }
+
     async fn work(mut self, stop: CancellationToken, deadline: CancellationToken) {
         let mut patience = REBUILD_MIN;
         while self.connected(&stop).await {
+            self.taken_over = false;
             let mut puller = Puller::start(&self.context.shared.pulls, self.context.plan.consumer.clone());
             let end = self.pull(&mut puller, &stop, &mut patience).await;
             self.context.meter.pull_credits.set(0);
-            self.accept_all(puller.stop().await).await;
+            let left = puller.stop().await;
+            if self.taken_over || !self.context.plan.consumer.pinned {
+                self.accept_all(left).await;
+            }
             match end {
                 End::Stop => break,
                 End::Lost => self.losses = self.context.shared.pulls.link().borrow().losses,
@@ -81,6 +96,12 @@ impl Worker {
                     self.report(&error);
                     if error == PullError::NoLeader {
                         self.look_closer(&stop).await;
+                    }
+                    if self.gone.is_some() {
+                        // Another worker comes, with a consumer that is looked for or made anew: what is said of the messages of
+                        // this one may be meant for others.
+                        self.meanwhile(std::future::pending::<()>(), &stop).await;
+                        break;
                     }
                     self.meanwhile(tokio::time::sleep(patience), &stop).await;
                     patience = (patience * 2).min(REBUILD_MAX);
@@ -114,10 +135,13 @@ impl Worker {
             let room = if puller.is_asking() { 0 } else { self.desk.room() };
             let waking = self.desk.waking();
             tokio::select! {
+                // What is rare and may not be late goes first. What has come is bounded by what was asked for, and that by what
+                // is held, so neither keeps the other waiting for ever.
+                biased;
                 () = stop.cancelled() => return End::Stop,
-                Some(reports) = self.desk.work() => {
-                    self.done(reports);
-                }
+                () = lost(&mut link, self.losses) => return End::Lost,
+                _ = signs_of_work.tick(), if self.desk.len() > 0 => self.desk.sign_work().await,
+                () = sleep_until(waking.unwrap_or_else(Instant::now)), if waking.is_some() => self.desk.wake(),
                 pulled = puller.next() => match at(Point::TakenIn, self.take_in(pulled, puller)).await {
                     Ok(()) => {
                         *patience = REBUILD_MIN;
@@ -125,13 +149,13 @@ impl Worker {
                     }
                     Err(error) => return End::Broken(error),
                 },
+                Some(reports) = self.desk.work() => {
+                    self.done(reports);
+                }
                 granted = self.pace.grant(room), if room > 0 => {
                     self.desk.asked();
                     at(Point::PullAsked, puller.ask(granted)).await;
                 }
-                () = sleep_until(waking.unwrap_or_else(Instant::now)), if waking.is_some() => self.desk.wake(),
-                _ = signs_of_work.tick(), if self.desk.len() > 0 => self.desk.sign_work().await,
-                () = lost(&mut link, self.losses) => return End::Lost,
             }
         }
     }
@@ -142,6 +166,7 @@ impl Worker {
         while let Some(pulled) = next {
             match pulled {
                 Pulled::TookOver(first) => self.take_over(puller, *first).await?,
+                Pulled::Idle => self.look_around(puller.is_chosen()).await,
                 pulled => self.accept(pulled).await,
             }
             next = puller.ready()?;
@@ -166,24 +191,47 @@ impl Worker {
                 self.silence = None;
                 self.desk.take_poison(*poison).await;
             }
-            Pulled::Alive | Pulled::TookOver(_) => {}
-            Pulled::Idle => {
-                self.desk.all_have_come();
-                let Surroundings { plan, shared, .. } = &*self.context;
-                if plan.consumer.pinned
-                    && let Err(error) =
-                        plan.consumer.adopt_orphans(&shared.api, &shared.pulls, |held| self.desk.holds(held)).await
-                {
-                    tracing::debug!(subscription = %plan.subscription, %error, "cannot see who is at work");
-                }
-                self.silence = plan.consumer.silence(&shared.api).await;
-            }
+            Pulled::Alive | Pulled::Idle | Pulled::TookOver(_) => {}
         }
     }
 
-    /// A pinned consumer has chosen us. Nothing starts before all that another bridge may have left is here.
+    /// A pull has brought less than there was room for, so JetStream has nothing for us. `chosen` when we are the one whom a
+    /// pinned consumer gives its messages.
+    async fn look_around(&mut self, chosen: bool) {
+        let context = Arc::clone(&self.context);
+        let Surroundings { plan, shared, .. } = &*context;
+        if plan.consumer.pinned
+            && let Err(error) = self.look_for_missing(chosen).await
+        {
+            tracing::debug!(subscription = %plan.subscription, %error, "cannot see what is missing");
+        }
+        self.silence = plan.consumer.silence(&shared.api).await;
+    }
+
+    /// Looks for what a pinned consumer should have given us, or would give to whoever takes over.
+    async fn look_for_missing(&mut self, chosen: bool) -> Result<(), ApiError> {
+        let context = Arc::clone(&self.context);
+        let (consumer, shared) = (&context.plan.consumer, &context.shared);
+        if !chosen {
+            // What only waits here comes again in its order with all that is unsettled.
+            return consumer.adopt_orphans(&shared.api, &shared.pulls, |held| self.desk.is_at_work(held)).await;
+        }
+        if self.desk.is_taking_over() {
+            // Some of it was not asked for: the word for it was lost on its way.
+            let unsettled = consumer.unsettled(&shared.api).await?;
+            consumer.ask_again(&shared.pulls, unsettled, |sequence| self.desk.holds(sequence)).await;
+            self.desk.take_over(unsettled);
+        } else if self.desk.misses_heads() && consumer.gives(&shared.api).await? {
+            self.desk.go_on_without_heads();
+        }
+        Ok(())
+    }
+
+    /// A pinned consumer has chosen us. Nothing starts before all that another bridge may have left is here. When that cannot be
+    /// found out, what has come is left to come again.
     async fn take_over(&mut self, puller: &mut Puller, first: Pulled) -> Result<(), PullError> {
         self.pinned = true;
+        self.taken_over = false;
         self.desk.forget_waiting();
         let Surroundings { plan, shared, .. } = &*self.context;
         let refused = |error: ApiError| PullError::Refused(error.to_string());
@@ -204,6 +252,7 @@ impl Worker {
         let holds = |sequence| sequences.contains(&sequence) || self.desk.holds(sequence);
         plan.consumer.ask_again(&shared.pulls, unsettled, holds).await;
         self.desk.take_over(unsettled);
+        self.taken_over = true;
         self.accept_all(ours).await;
         Ok(())
     }
@@ -220,6 +269,9 @@ impl Worker {
     }
 
     fn tell(&self) {
+        if let Some(reason) = &self.gone {
+            return self.health.set(State::Gone(reason.clone()));
+        }
         self.health.set(match &self.silence {
             Some(Silence::Broken(reason)) => State::Stalled(reason.clone()),
             Some(Silence::Paused(reason)) => State::Paused(reason.clone()),
@@ -230,10 +282,13 @@ impl Worker {
         });
     }
 
-    fn report(&self, error: &PullError) {
+    fn report(&mut self, error: &PullError) {
         let subscription = &self.context.plan.subscription;
         let state = match error {
-            PullError::Gone(reason) => State::Gone(reason.clone()),
+            PullError::Gone(reason) => {
+                self.gone = Some(reason.clone());
+                State::Gone(reason.clone())
+            }
             error => State::Stalled(error.to_string()),
         };
         // Readiness tells of it when it lasts.
@@ -258,6 +313,7 @@ impl Worker {
         let mut signs_of_work = self.desk.signs_of_work();
         loop {
             tokio::select! {
+                biased;
                 done = &mut other => return Some(done),
                 () = stop.cancelled() => return None,
                 Some(reports) = self.desk.work() => {
@@ -273,11 +329,12 @@ impl Worker {
         let mut signs_of_work = self.desk.signs_of_work();
         while !self.desk.is_idle() {
             tokio::select! {
+                biased;
                 () = deadline.cancelled() => break,
+                _ = signs_of_work.tick() => self.desk.sign_work().await,
                 Some(reports) = self.desk.work() => {
                     self.done(reports);
                 }
-                _ = signs_of_work.tick() => self.desk.sign_work().await,
             }
         }
         let left = self.desk.len();

@@ -47,6 +47,18 @@ enum Way {
     /// Straight on connections of our own.
     Plain(Plain),
     Client(Client, Url),
+    #[cfg(test)]
+    Simulated(std::sync::Arc<dyn SimulatedServer>),
+}
+
+/// What answers requests in place of a server.
+#[cfg(test)]
+pub(crate) trait SimulatedServer: std::fmt::Debug + Send + Sync {
+    fn post(
+        &self,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> futures_util::future::BoxFuture<'_, Result<http::Response<Bytes>, Failure>>;
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +77,11 @@ impl HttpSink {
             Err(error) => Err(format!("not a URL: {error}")),
         };
         Self { address: address.url.clone(), way }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn simulated(address: &str, server: std::sync::Arc<dyn SimulatedServer>) -> Self {
+        Self { address: address.to_owned(), way: Ok(Way::Simulated(server)) }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -141,6 +158,12 @@ impl Way {
                     Err(error) => Err(unanswered(&error)),
                 }
             }
+            #[cfg(test)]
+            Self::Simulated(server) => {
+                let mut headers = HeaderMap::with_capacity(HEADER_ROOM);
+                let body = compose(&mut headers);
+                server.post(headers, body).await.map(Response::Simulated)
+            }
         }
     }
 }
@@ -168,6 +191,8 @@ fn unanswered(error: &reqwest::Error) -> Failure {
 enum Response {
     Plain(plain::Answer),
     Client(reqwest::Response),
+    #[cfg(test)]
+    Simulated(http::Response<Bytes>),
 }
 
 impl Response {
@@ -175,6 +200,8 @@ impl Response {
         match self {
             Self::Plain(answer) => answer.status,
             Self::Client(response) => response.status(),
+            #[cfg(test)]
+            Self::Simulated(response) => response.status(),
         }
     }
 
@@ -182,6 +209,8 @@ impl Response {
         match self {
             Self::Plain(answer) => &answer.headers,
             Self::Client(response) => response.headers(),
+            #[cfg(test)]
+            Self::Simulated(response) => response.headers(),
         }
     }
 
@@ -190,6 +219,8 @@ impl Response {
         match self {
             Self::Plain(answer) => answer.is_empty(),
             Self::Client(_) => false,
+            #[cfg(test)]
+            Self::Simulated(_) => false,
         }
     }
 
@@ -198,6 +229,8 @@ impl Response {
         match self {
             Self::Plain(answer) => answer.chunk().await,
             Self::Client(response) => response.chunk().await.map_err(|error| no_answer(&error)),
+            #[cfg(test)]
+            Self::Simulated(response) => Ok(Some(std::mem::take(response.body_mut())).filter(|body| !body.is_empty())),
         }
     }
 }

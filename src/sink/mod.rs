@@ -23,6 +23,9 @@ pub use into_channel::ChannelSink;
 pub use outcome::{Answer, Failure, Outcome};
 pub use trust::Files;
 
+#[cfg(test)]
+pub(crate) use http::SimulatedServer;
+
 /// What a request to a destination is for; Knative asks for slightly different headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {

@@ -22,6 +22,9 @@ pub(super) struct Dialer {
     /// The server begins with TLS and greets after it.
     pub(super) tls_first: bool,
     pub(super) tls: Tls,
+    /// In place of a network.
+    #[cfg(test)]
+    pub(super) simulated: Option<super::SimulatedServer>,
 }
 
 /// A server that has taken us in.
@@ -62,11 +65,17 @@ impl Dialer {
     }
 
     async fn dial(&self, server: &Server) -> io::Result<Connected> {
+        #[cfg(test)]
+        if let Some(dial) = &self.simulated {
+            let (mut stream, mut inbound) = (Stream::Simulated(dial()?), BytesMut::new());
+            let info = greeting(&mut stream, &mut inbound).await?;
+            return self.enter(stream, inbound, info, server).await;
+        }
         let mut tcp = TcpStream::connect((server.host.as_str(), server.port)).await?;
         // Bursts are written whole; what is left to gain by waiting is only delay.
         tcp.set_nodelay(true)?;
         let mut inbound = BytesMut::new();
-        let (mut stream, info) = if self.tls_first {
+        let (stream, info) = if self.tls_first {
             let mut stream = Stream::Tls(Box::new(self.tls.wrap(tcp, &server.name).await?));
             let info = greeting(&mut stream, &mut inbound).await?;
             (stream, info)
@@ -79,6 +88,17 @@ impl Dialer {
             };
             (stream, info)
         };
+        self.enter(stream, inbound, info, server).await
+    }
+
+    /// Says who we are, and waits to be taken in.
+    async fn enter(
+        &self,
+        mut stream: Stream,
+        mut inbound: BytesMut,
+        info: Info,
+        server: &Server,
+    ) -> io::Result<Connected> {
         let tls = matches!(stream, Stream::Tls(_));
         let hello = format!("{}PING\r\n", self.identity.connect(&info, tls)?);
         stream.write_all(hello.as_bytes()).await?;
@@ -123,6 +143,8 @@ fn unexpected(expected: &str, frame: &Frame) -> io::Error {
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(test)]
+    Simulated(tokio::io::DuplexStream),
 }
 
 impl AsyncRead for Stream {
@@ -130,6 +152,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(test)]
+            Self::Simulated(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -139,6 +163,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(test)]
+            Self::Simulated(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -146,6 +172,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(test)]
+            Self::Simulated(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -153,6 +181,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(test)]
+            Self::Simulated(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

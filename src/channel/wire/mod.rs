@@ -47,6 +47,10 @@ const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 /// Ends a line, and a message.
 const END: &[u8] = b"\r\n";
 
+/// Makes the connections to a server that is simulated.
+#[cfg(test)]
+pub(crate) type SimulatedServer = Arc<dyn Fn() -> std::io::Result<tokio::io::DuplexStream> + Send + Sync>;
+
 /// A connection for events. It comes back for ever, and ends with its last clone.
 #[derive(Clone)]
 pub struct Wire {
@@ -81,7 +85,28 @@ impl Wire {
             identity: Identity::new(&secrets, name)?,
             tls_first: secrets.tls_first,
             tls: Tls::new(&secrets),
+            #[cfg(test)]
+            simulated: None,
         };
+        Ok(Self::start(inbox_prefix, dialer))
+    }
+
+    /// A connection to a server that is simulated.
+    #[cfg(test)]
+    pub(crate) fn simulated(server: SimulatedServer) -> Self {
+        let settings = Settings { urls: vec!["nats://simulated".to_owned()], ..Settings::default() };
+        let secrets = Secrets::default();
+        let dialer = Dialer {
+            servers: Servers::new(&settings).unwrap(),
+            identity: Identity::new(&secrets, "simulated").unwrap(),
+            tls_first: false,
+            tls: Tls::new(&secrets),
+            simulated: Some(server),
+        };
+        Self::start(INBOX_PREFIX.to_owned(), dialer)
+    }
+
+    fn start(inbox_prefix: String, dialer: Dialer) -> Self {
         let shared = Arc::new(Shared {
             inbox_prefix,
             outbox: Outbox::default(),
@@ -95,7 +120,7 @@ impl Wire {
         });
         let end = CancellationToken::new();
         tokio::spawn(end.clone().run_until_cancelled_owned(connections(Arc::clone(&shared), dialer)));
-        Ok(Self { shared, _end: Arc::new(end.drop_guard()) })
+        Self { shared, _end: Arc::new(end.drop_guard()) }
     }
 
     /// A subject of ours alone, to be told from others by what is added after a dot. Nobody can guess it.
@@ -125,6 +150,7 @@ impl Wire {
         let mut link = self.link();
         let answer = async {
             tokio::select! {
+                biased;
                 answer = answered.wait_for(|last| last.is_some_and(|last| last >= ping)) => {
                     answer.is_ok_and(|last| last.is_some_and(|last| last.connection == ping.connection))
                 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::FixedState;
+
 use super::{Message, Wire};
 
 /// Takes messages in. Called by the connection's own task, so it must not wait.
@@ -21,7 +23,8 @@ pub(in crate::channel) trait Subscriber: Send + Sync {
 #[derive(Default)]
 pub(super) struct Subscribers {
     last: u64,
-    by_sid: HashMap<u64, (String, Arc<dyn Subscriber>)>,
+    /// The numbers are our own, so no hash need be kept from anybody.
+    by_sid: HashMap<u64, (String, Arc<dyn Subscriber>), FixedState>,
     /// Those that the server does not know of, because it has said no to them.
     denied: BTreeSet<u64>,
 }
