@@ -29,6 +29,8 @@ pub mod cli;
 pub mod dispatch;
 pub mod event;
 pub mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod ingress;
 pub mod manage;
 pub mod resource;

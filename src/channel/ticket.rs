@@ -111,7 +111,7 @@ async fn send(wire: &Wire, subject: &str, answer: &[u8]) -> bool {
 
 impl Place {
     /// `$JS.ACK.STREAM.CONSUMER.DELIVERED.SSEQ.DSEQ.TIME.PENDING`, or with `DOMAIN.ACCOUNT` before `STREAM` and more at the end.
-    fn parse(reply: &str) -> Option<Self> {
+    pub(super) fn parse(reply: &str) -> Option<Self> {
         let tokens = reply.strip_prefix(ACK_SUBJECT)?.split('.');
         let skip = match tokens.clone().count() {
             7 => 2,

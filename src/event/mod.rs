@@ -18,6 +18,8 @@ mod validate;
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 use std::borrow::Cow;
 
