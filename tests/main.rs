@@ -23,6 +23,7 @@ mod doctor;
 mod failing_network;
 mod foreign_messages;
 mod get;
+mod golden;
 mod hostile_ingress;
 mod hostile_sinks;
 mod ingress_answers;
