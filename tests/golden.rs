@@ -137,7 +137,8 @@ async fn fill(nats: &Nats, bridge: &Bridge, sink: &Sink) {
     bridge.send("orders", &traced).await;
     sink.wait_for_id("/all", "fine").await;
     until("the reply is stored", || async { nats.count("KN_DEFAULT__REPLIES").await == 1 }).await;
-    nats.publish("orders.raw", &[], r#"{"specversion":"1.0","id":"poison","type":"t"}"#).await;
+    // Where there is one subscription, or either of two might be first to set it aside.
+    nats.publish("plain.default", &[], r#"{"specversion":"1.0","id":"poison","type":"t"}"#).await;
     nats.dead_letters_counted(1).await;
     bridge.send("orders", &event("refused").data("text/plain", "four")).await;
     nats.dead_letters_counted(2).await;
@@ -166,7 +167,7 @@ async fn fill(nats: &Nats, bridge: &Bridge, sink: &Sink) {
     until("all attempts are in the log", || async { nats.count(LOG).await == 10 }).await;
     until("all but one are acknowledged", || async {
         let floors: Vec<u64> = nats.consumers(STREAM).await.iter().map(|info| info.ack_floor.stream_sequence).collect();
-        floors == [5, 6] || floors == [6, 5]
+        floors == [4, 5] || floors == [5, 4]
     })
     .await;
 }
@@ -234,15 +235,25 @@ async fn what_every_earlier_version_has_written_is_taken_over_as_it_is() {
 
 fn attempts(answers: &Value) -> Vec<Value> {
     let chapters = answers["why refused"]["subscriptions"].as_array().unwrap().iter();
-    chapters.flat_map(|chapter| chapter["attempts"].as_array().unwrap().clone()).collect()
+    let mut attempts: Vec<Value> =
+        chapters.flat_map(|chapter| chapter["attempts"].as_array().unwrap().clone()).collect();
+    for attempt in &mut attempts {
+        // The answers have it as it was, the log of the set does not.
+        attempt["duration_ms"] = Value::Null;
+    }
+    attempts
 }
 
 /// Every field of then is there now, and of the same kind.
 fn is_told(then: &Value, now: &Value, place: &str) {
     match (then, now) {
         (Value::Object(then), Value::Object(now)) => {
-            for (name, value) in then.iter().filter(|(_, value)| !value.is_null()) {
-                is_told(value, now.get(name).unwrap_or(&Value::Null), &format!("{place}: {name}"));
+            for (name, value) in then {
+                let told = now.get(name).unwrap_or_else(|| panic!("{place}: no '{name}' any more"));
+                // What a value says depends on what has happened since.
+                if !value.is_null() && !told.is_null() {
+                    is_told(value, told, &format!("{place}: {name}"));
+                }
             }
         }
         (Value::Array(then), Value::Array(now)) => {

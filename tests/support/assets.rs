@@ -2,6 +2,7 @@
 //! JetStream API, without a word of the product's own code.
 
 use async_nats::Client;
+use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -74,11 +75,17 @@ async fn make(client: &Client, stream: &str, consumer: &Consumer) {
         let info = ask(client, &format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await;
         info["ack_floor"]["stream_seq"].as_u64().unwrap()
     };
-    while floor().await < consumer.acknowledged {
-        let next = client.request(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"), "1".into());
-        let message = within("a message to acknowledge", next).await.unwrap();
-        let reply = message.reply.unwrap_or_else(|| panic!("{name} gives nothing: {:?}", message.status));
+    // What is delivered has the subject that it was stored under, so an ordinary request would not know it for its answer.
+    let (next, inbox) = (format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"), client.new_inbox());
+    let mut deliveries = client.subscribe(inbox.clone()).await.unwrap();
+    loop {
         let before = floor().await;
+        if before >= consumer.acknowledged {
+            return;
+        }
+        client.publish_with_reply(next.clone(), inbox.clone(), "1".into()).await.unwrap();
+        let message = within("a message to acknowledge", deliveries.next()).await.unwrap();
+        let reply = message.reply.unwrap_or_else(|| panic!("{name} gives nothing: {:?}", message.status));
         client.publish(reply, "+ACK".into()).await.unwrap();
         until("it is acknowledged", || async { floor().await > before }).await;
     }
