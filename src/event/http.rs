@@ -141,7 +141,7 @@ fn decode_binary(headers: &HeaderMap, body: Bytes) -> Result<Event, Error> {
         }
     }
     if let Some(content_type) = headers.get(CONTENT_TYPE) {
-        builder.attribute("datacontenttype", header_text("datacontenttype", content_type.as_bytes())?.trim())?;
+        builder.attribute("datacontenttype", header_text("datacontenttype", content_type.as_bytes())?)?;
     }
     builder.data(body);
     builder.build()

@@ -11,7 +11,7 @@ use super::mutation::mutate;
 use super::{TARGETS, run};
 
 /// Mutations when nobody says how long.
-const ROUNDS: usize = 2000;
+const ROUNDS: usize = 500;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(name)

@@ -20,7 +20,9 @@ pub(crate) fn answer(bytes: &[u8]) {
     let cut = usize::from(u16::from_le_bytes([cut[0], cut[1]])).min(bytes.len());
     let (begin, rest) = bytes.split_at(cut);
     let (whole, in_parts) = (read(&[bytes]), read(&[begin, rest]));
-    if bytes.len() <= MAX_COMPARED {
+    // A head that does not end may be found to be broken earlier or later.
+    let is_head = |read: &Read| read.headers.is_some();
+    if bytes.len() <= MAX_COMPARED && (is_head(&whole) || is_head(&in_parts)) {
         assert_eq!(whole, in_parts);
     }
     if let Read { headers: Some(headers), body, .. } = whole {
