@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use super::api::StoredMessage;
 use super::dead_letter::ERROR_ATTRIBUTES;
 use super::kept::{Content, Letter};
+use super::pub_ack;
 use super::ticket::Place;
 use super::wire::frame::{Frame, Message, Next, next};
 use super::wire::headers;
-use super::pub_ack;
 use crate::event;
 
 /// Two bytes that say where the rest, which a NATS server sends, is cut: the cut makes no difference.

@@ -370,7 +370,8 @@ mod tests {
     #[test]
     fn an_event_in_an_event_is_not_taken_for_the_one_that_was_sent() {
         let data = br#"{"specversion":"1.0","id":"inner","source":"/s","type":"t"}"#;
-        for kind in ["application/cloudevents+json", "Application/CloudEvents-batch+json", "application/cloudevents+x"] {
+        for kind in ["application/cloudevents+json", "Application/CloudEvents-batch+json", "application/cloudevents+x"]
+        {
             let attributes = [("id", "outer"), ("source", "/s"), ("type", "t"), ("datacontenttype", kind)];
             let event = event(SpecVersion::V10, &attributes, Some(data));
             let mut headers = HeaderMap::new();

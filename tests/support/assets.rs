@@ -127,8 +127,11 @@ fn consumer(info: &Value) -> Consumer {
 fn own(config: &Value) -> Value {
     let mut config = config.clone();
     if let Some(metadata) = config["metadata"].as_object() {
-        let ours: Map<String, Value> =
-            metadata.iter().filter(|(key, _)| !key.starts_with("_nats.")).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let ours: Map<String, Value> = metadata
+            .iter()
+            .filter(|(key, _)| !key.starts_with("_nats."))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         config["metadata"] = Value::Object(ours);
     }
     config

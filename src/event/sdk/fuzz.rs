@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 
 use ::http::HeaderMap;
 use bytes::Bytes;
+use cloudevents::Data;
 use cloudevents::event::{AttributesReader as _, ExtensionValue, SpecVersion as SdkVersion, TryIntoTime as _};
 use cloudevents::message::{self, BinaryDeserializer, BinarySerializer, MessageAttributeValue};
-use cloudevents::Data;
 use serde_json::Value;
 
 use crate::event::{Error, Event, SpecVersion, http, json, media_type};
@@ -88,7 +88,10 @@ fn is_same(ours: &Event, theirs: &cloudevents::Event) {
     assert_eq!((ours.id(), ours.source(), ours.kind()), (theirs.id(), theirs.source().as_str(), theirs.ty()));
     assert_eq!(ours.attribute("subject"), theirs.subject());
     // JSON data that says nothing of itself is JSON to us, and we say so.
-    let content_type = theirs.datacontenttype().map(|told| told.trim_matches(' ')).or(ours.datacontenttype().filter(|_| theirs.data().is_some()));
+    let content_type = theirs
+        .datacontenttype()
+        .map(|told| told.trim_matches(' '))
+        .or(ours.datacontenttype().filter(|_| theirs.data().is_some()));
     assert_eq!(ours.datacontenttype(), content_type);
     assert_eq!(ours.attribute("time").map(|time| time.into_time().unwrap()).as_ref(), theirs.time());
     let schema = if version == SpecVersion::V03 { "schemaurl" } else { "dataschema" };
@@ -111,8 +114,11 @@ fn same_extensions(ours: &Event, theirs: &cloudevents::Event) {
         ExtensionValue::Boolean(boolean) => boolean.to_string(),
         ExtensionValue::Integer(integer) => integer.to_string(),
     };
-    let known: BTreeMap<&str, String> =
-        ours.attributes().filter(|(name, _)| !is_specified(name)).map(|(name, value)| (name, value.to_owned())).collect();
+    let known: BTreeMap<&str, String> = ours
+        .attributes()
+        .filter(|(name, _)| !is_specified(name))
+        .map(|(name, value)| (name, value.to_owned()))
+        .collect();
     let told: BTreeMap<&str, String> = theirs
         .iter_extensions()
         .filter(|(name, _)| !is_specified(name))

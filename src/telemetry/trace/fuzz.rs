@@ -20,7 +20,10 @@ pub(crate) fn carries_on(carried: &PassThrough) {
         if let Some(begun) = begun {
             let destination = "channel:foo.default".to_owned();
             let (failure, took, more) = (None, Duration::ZERO, Vec::new());
-            tracer.received(begun, Facts { operation: "receive", destination, events: &[], status: None, failure, took, more });
+            tracer.received(
+                begun,
+                Facts { operation: "receive", destination, events: &[], status: None, failure, took, more },
+            );
             assert!(spans.try_recv().is_ok());
         }
     }
