@@ -149,7 +149,8 @@ fn batch_comes_back(events: &[Event]) {
 
 /// What JSON writes in another way: a URI that is none once it is decoded, and the base64 text of 0.3.
 fn is_kept_by_json(event: &Event) -> bool {
-    !event.has_broken_uri && !(event.version() == SpecVersion::V03 && event.attribute("datacontentencoding").is_some())
+    let is_base64_text = event.version() == SpecVersion::V03 && event.attribute("datacontentencoding").is_some();
+    !event.has_broken_uri && !is_base64_text
 }
 
 /// White space around JSON data is not part of the value.
