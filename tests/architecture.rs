@@ -172,7 +172,7 @@ fn each_outside_library_is_named_in_its_own_room_only() {
 }
 
 #[test]
-fn one_file_of_the_event_room_names_cloudevents() {
+fn one_module_of_the_event_room_names_cloudevents() {
     let sources = sources();
     let mut naming: Vec<&str> = sources
         .iter()
