@@ -31,6 +31,8 @@ pub mod dispatch;
 pub mod event;
 pub mod fault_point;
 pub mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod ingress;
 pub mod manage;
 pub mod resource;

@@ -268,3 +268,18 @@ async fn every_retry_sends_the_same_request() {
         assert_eq!(request.header("content-type"), Some("text/plain"));
     }
 }
+
+#[tokio::test]
+async fn an_event_whose_data_is_an_event_arrives_as_the_one_that_was_sent() {
+    let world = world().await;
+    let outer = json!({
+        "specversion": "1.0", "id": "outer", "source": "/s", "type": "t", "datacontenttype": "application/cloudevents+json",
+        "data": {"specversion": "1.0", "id": "inner", "source": "/s", "type": "t"},
+    });
+    let request = post(&world.bridge.url("/default/foo")).header("content-type", "application/cloudevents+json");
+    assert_eq!(request.body(outer.to_string()).send().await.status(), 202);
+    let got = world.sink.wait_for_one(PATH).await;
+    assert_eq!(got.header("content-type"), Some("application/cloudevents+json"));
+    assert_eq!(got.json(), outer);
+    assert_eq!(got.header("ce-id"), None);
+}

@@ -29,6 +29,7 @@ mod eventing_natss;
 mod failing_network;
 mod foreign_messages;
 mod get;
+mod golden;
 mod guarantees;
 mod hostile_ingress;
 mod hostile_sinks;

@@ -192,7 +192,7 @@ impl Letters {
 }
 
 impl Letter {
-    fn read(message: StoredMessage) -> Self {
+    pub(super) fn read(message: StoredMessage) -> Self {
         let find = |wanted: &str| {
             let mut headers = message.header_pairs();
             headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.to_owned())

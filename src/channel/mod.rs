@@ -10,6 +10,8 @@ pub mod connect;
 pub mod consumer;
 pub mod context;
 pub mod dead_letter;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod inbox;
 mod inspect;
 pub mod inventory;

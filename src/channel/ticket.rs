@@ -138,7 +138,7 @@ impl Ticket {
 
 impl Place {
     /// `$JS.ACK.STREAM.CONSUMER.DELIVERED.SSEQ.DSEQ.TIME.PENDING`, or with `DOMAIN.ACCOUNT` before `STREAM` and more at the end.
-    fn parse(reply: &str) -> Option<Self> {
+    pub(super) fn parse(reply: &str) -> Option<Self> {
         let rest = reply.strip_prefix(ACK_SUBJECT)?;
         let skip = match memchr::memchr_iter(b'.', rest.as_bytes()).count() + 1 {
             7 => 2,

@@ -94,8 +94,12 @@ pub fn decode_reply(headers: &HeaderMap, body: Bytes) -> Option<Result<Event, Er
     }))
 }
 
-/// Writes the attributes as headers in binary mode and gives the body.
+/// Writes the attributes as headers in binary mode and gives the body. An event whose data is itself an event, or a batch of
+/// them, is written in structured mode: in binary mode its `Content-Type` would say that the data is what was sent.
 pub fn encode_binary(event: &Event, headers: &mut dyn Headers) -> Bytes {
+    if event.datacontenttype().is_some_and(|kind| !matches!(media_type::format(kind), Ok(None))) {
+        return encode_structured(event, headers);
+    }
     headers.set(SPECVERSION.as_str(), event.version().as_str());
     let mut header = String::with_capacity(32);
     for (name, value) in event.coded_attributes() {
@@ -137,7 +141,7 @@ fn decode_binary(headers: &HeaderMap, body: Bytes) -> Result<Event, Error> {
         }
     }
     if let Some(content_type) = headers.get(CONTENT_TYPE) {
-        builder.attribute("datacontenttype", header_text("datacontenttype", content_type.as_bytes())?.trim())?;
+        builder.attribute("datacontenttype", header_text("datacontenttype", content_type.as_bytes())?)?;
     }
     builder.data(body);
     builder.build()
@@ -191,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::fixtures::{any_event, full, min};
+    use crate::event::fixtures::{any_event, event, full, min};
 
     fn map(headers: &[(&str, &[u8])]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -361,6 +365,19 @@ mod tests {
         check(&[("content-type", b"application/cloudevents-batch+json")], "[]", Some(false));
         check(&[("content-type", b"application/cloudevents+avro")], "", Some(false));
         check(&[("content-type", b"a/b"), ("content-type", b"application/cloudevents+json")], json, Some(false));
+    }
+
+    #[test]
+    fn an_event_in_an_event_is_not_taken_for_the_one_that_was_sent() {
+        let data = br#"{"specversion":"1.0","id":"inner","source":"/s","type":"t"}"#;
+        for kind in ["application/cloudevents+json", "Application/CloudEvents-batch+json", "application/cloudevents+x"]
+        {
+            let attributes = [("id", "outer"), ("source", "/s"), ("type", "t"), ("datacontenttype", kind)];
+            let event = event(SpecVersion::V10, &attributes, Some(data));
+            let mut headers = HeaderMap::new();
+            let body = encode_binary(&event, &mut headers);
+            assert_eq!(decode(&headers, body), Ok(vec![event]));
+        }
     }
 
     proptest! {

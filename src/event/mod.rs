@@ -18,6 +18,8 @@ mod validate;
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 use std::borrow::Cow;
 
@@ -202,6 +204,8 @@ impl Builder {
     }
 
     fn add(&mut self, name: &str, value: &str, written: &str) -> Result<(), Error> {
+        // No header keeps the white space around a media type, so it is part of none.
+        let value = if name == "datacontenttype" { value.trim_matches(' ') } else { value };
         validate::attribute(self.version, name, value, written)?;
         if self.attributes.has(name) {
             return Err(Error::attribute(name, "is there twice, expected once"));

@@ -4,6 +4,9 @@
 //! extension name, rewrites times and schema URLs, parses JSON data into values (digits, order and duplicate keys are lost, at
 //! ten times the cost) and knows no batch. Whatever comes from it passes through [`Builder`] like everything else.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloudevents::event::{ExtensionValue, SpecVersion as SdkVersion, TryIntoUrl as _};

@@ -6,6 +6,8 @@ mod compile;
 mod explain;
 mod node;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,8 @@
 mod account;
 mod body;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod handler;
 mod oidc;
 mod route;

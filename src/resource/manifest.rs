@@ -58,6 +58,14 @@ pub(super) fn nested(text: &str) -> Result<serde_json::Value, String> {
     yaml::value(text)
 }
 
+/// The documents of a text and the faults of those that are none.
+#[cfg(any(test, fuzzing))]
+pub(super) fn of_text(file: &str, text: &str) -> (Vec<Document>, Vec<Fault>) {
+    let (mut documents, mut faults) = (Vec::new(), Vec::new());
+    yaml::parse(file, text, &mut documents, &mut faults);
+    (documents, faults)
+}
+
 fn load_file(path: &Path, documents: &mut Vec<Document>, faults: &mut Vec<Fault>) {
     let text = read_bytes(path).map_err(|error| format!("cannot be read: {error}"));
     match text.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not UTF-8, expected YAML or JSON".to_owned()))

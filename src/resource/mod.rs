@@ -13,6 +13,8 @@ mod destination;
 mod draft;
 mod duration;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod kinds;
 pub mod manifest;
 mod reader;

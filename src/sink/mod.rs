@@ -2,6 +2,8 @@
 //! subscriptions and makes one attempt; only a request that was lost with a connection out of the pool is sent once more.
 
 pub mod client;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guard;
 mod http;
 mod into_channel;

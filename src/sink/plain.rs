@@ -2,6 +2,8 @@
 //! by whoever waits for it, and nothing else is woken. Idle connections wait in a pool.
 
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod message;
 
 use std::io;

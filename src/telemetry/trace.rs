@@ -3,6 +3,9 @@
 //!
 //! Without a collector there is no [`Tracer`], and the headers pass through as they came.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

@@ -1,5 +1,6 @@
 //! What the tests stand on: real servers on loopback and free ports, and waiting for conditions instead of sleeping.
 
+pub mod assets;
 pub mod bridge;
 pub mod chaos;
 pub mod cluster;

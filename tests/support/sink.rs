@@ -1,6 +1,6 @@
 //! An HTTP sink that records what comes and answers by a script, well or badly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
@@ -42,8 +42,16 @@ type Script = Arc<dyn Fn(&Request) -> Answer + Send + Sync>;
 /// A server on a port of its own; its paths are as many sinks as a test needs.
 pub struct Sink {
     address: SocketAddr,
-    seen: Arc<Mutex<Vec<Request>>>,
+    seen: Arc<Mutex<Seen>>,
     server: JoinHandle<()>,
+}
+
+/// What has come so far.
+#[derive(Default)]
+struct Seen {
+    requests: Vec<Request>,
+    /// How often an event has come, by path and id.
+    attempts: HashMap<(String, String), usize>,
 }
 
 impl Sink {
@@ -63,7 +71,7 @@ impl Sink {
 
     fn on(listener: TcpListener, script: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::default();
         let server = tokio::spawn(serve(listener, seen.clone(), Arc::new(script)));
         Self { address, seen, server }
     }
@@ -74,13 +82,13 @@ impl Sink {
 
     /// All requests to a path so far, in the order in which they came.
     pub fn requests(&self, path: &str) -> Vec<Request> {
-        self.seen.lock().unwrap().iter().filter(|request| request.target() == path).cloned().collect()
+        self.seen.lock().unwrap().requests.iter().filter(|request| request.target() == path).cloned().collect()
     }
 
     /// How often each event has come to a path, by its id.
     pub fn counts(&self, path: &str) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
-        for request in self.seen.lock().unwrap().iter().filter(|request| request.target() == path) {
+        for request in self.seen.lock().unwrap().requests.iter().filter(|request| request.target() == path) {
             *counts.entry(request.id().to_owned()).or_default() += 1;
         }
         counts
@@ -89,7 +97,7 @@ impl Sink {
     /// Waits for at least so many requests to a path.
     pub async fn wait_for(&self, path: &str, count: usize) -> Vec<Request> {
         // Counted before they are copied: there may be thousands.
-        let come = || self.seen.lock().unwrap().iter().filter(|request| request.target() == path).count();
+        let come = || self.seen.lock().unwrap().requests.iter().filter(|request| request.target() == path).count();
         until(&format!("{count} requests to {path} at a sink"), || async { come() >= count }).await;
         self.requests(path)
     }
@@ -112,24 +120,25 @@ impl Drop for Sink {
     }
 }
 
-async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Request>>>, script: Script) {
+async fn serve(listener: TcpListener, seen: Arc<Mutex<Seen>>, script: Script) {
     // Connections end with the runtime of the test.
     while let Ok((stream, _)) = listener.accept().await {
         tokio::spawn(serve_connection(stream, seen.clone(), script.clone()));
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, seen: Arc<Mutex<Vec<Request>>>, script: Script) {
+async fn serve_connection(mut stream: TcpStream, seen: Arc<Mutex<Seen>>, script: Script) {
     loop {
         let (read, _) = stream.split();
         let Ok(Some(message)) = read_message(&mut BufReader::new(read)).await else { return };
         let answer = {
             let mut seen = seen.lock().unwrap();
-            let id = message.header("ce-id").unwrap_or_default();
-            let earlier = seen.iter().filter(|one| one.target() == message.target() && one.id() == id).count();
-            let request = Request { at: Instant::now(), attempt: earlier + 1, message };
+            let event = (message.target().to_owned(), message.header("ce-id").unwrap_or_default().to_owned());
+            let attempt = seen.attempts.entry(event).or_default();
+            *attempt += 1;
+            let request = Request { at: Instant::now(), attempt: *attempt, message };
             let answer = script(&request);
-            seen.push(request);
+            seen.requests.push(request);
             answer
         };
         if !answer.send(&mut stream).await {

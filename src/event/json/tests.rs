@@ -41,6 +41,14 @@ fn the_conformance_events_come_back_unchanged() {
 }
 
 #[test]
+fn white_space_around_a_media_type_is_no_part_of_it() {
+    for written in ["text/plain ", "  text/plain", " text/plain  "] {
+        check_data(with(&format!(r#""datacontenttype":"{written}","data":"x""#)), Some("text/plain"), Some("x"));
+    }
+    check_refused(with(r#""datacontenttype":"  ""#), "'datacontenttype' is empty");
+}
+
+#[test]
 fn json_data_keeps_every_byte() {
     for raw in [
         r#"{"z":1.10,"a":12345678901234567890123,"m":1e2,"dup":1,"dup":2}"#,
