@@ -31,7 +31,7 @@ const BESIDE: &[(&str, &[&str], &str)] = &[
         &["self.publish_all(", "handle(&self", "gate.answer(", "self.take_in(", "self.store.publish_all("],
         INSIDE,
     ),
-    ("ingress/handler.rs", &["self.authorize("], "before the body is read: there is no event yet"),
+    ("ingress/handler.rs", &["self.authorize(", "oidc.subject("], "before the body is read: there is no event yet"),
     ("ingress/oidc/", &[], "before the body is read: there is no event yet"),
     ("channel/awaited.rs", &[], "counts the time; who waits is at `event-acknowledged`"),
     ("channel/publish.rs", &["self.store(", "self.publish("], INSIDE),

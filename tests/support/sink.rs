@@ -71,7 +71,7 @@ impl Sink {
 
     fn on(listener: TcpListener, script: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
-        let seen = Arc::default();
+        let seen = Arc::<Mutex<Seen>>::default();
         let server = tokio::spawn(serve(listener, seen.clone(), Arc::new(script)));
         Self { address, seen, server }
     }
