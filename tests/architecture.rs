@@ -35,7 +35,7 @@ const LIBRARIES: [(&str, &[&str]); 8] = [
     ("prost", &["telemetry/"]),
     ("axum", &["ingress/", "admin/", "server.rs", "server/", "cli/http.rs", "cli/view", "cli/demo"]),
     ("jsonwebtoken", &["ingress/oidc/"]),
-    ("rustls", &["channel/wire/", "server/tls.rs", "resource/certificates.rs", "sink/trust.rs", "sink/ways.rs"]),
+    ("rustls", &["channel/wire/", "server/tls.rs", "resource/certificates.rs", "sink/"]),
     // `manage` describes what it answers; so do the files that own a part of an answer.
     (
         "utoipa",
