@@ -354,3 +354,12 @@ async fn a_port_that_is_taken_is_named() {
     assert!(matches!(ended.code, Some(1 | 2)), "{ended:?}");
     assert!(ended.stderr.contains(&address), "{ended:?}");
 }
+
+#[tokio::test]
+async fn it_opens_as_many_files_as_the_system_lets_it() {
+    let nats = Nats::start().await;
+    let bridge = Bridge::of(&nats, &[channel("foo")]).descriptors(300).start().await;
+    let metrics = get(&bridge.admin_url("/metrics")).send().await.text();
+    let most = metrics.lines().find_map(|line| line.strip_prefix("process_max_fds ")).unwrap().parse::<f64>().unwrap();
+    assert!(most > 300.0, "{most}");
+}

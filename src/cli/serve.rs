@@ -111,6 +111,11 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<Exit
 }
 
 pub(super) async fn bind(args: &Args) -> anyhow::Result<Sockets> {
+    // Many systems start their programs with 1,024 and let them have more. Each request under way to a sink needs one, and a
+    // connection that cannot be opened is an attempt that has failed.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "the number of files that may be open stays as it is");
+    }
     let listen = |flag: &'static str, address: SocketAddr| async move {
         TcpListener::bind(address).await.map_err(|error| Usage(format!("cannot listen on {address} ({flag}): {error}")))
     };

@@ -43,7 +43,8 @@ impl House {
         let sinks = Sinks::start().await;
         let manifests = manifests(&sinks, paused);
         let bridge = |url: &str| {
-            let setup = Bridge::at(url).file("resources.yaml", &manifests);
+            // All senders, the slow ones too, are one peer here.
+            let setup = Bridge::at(url).file("resources.yaml", &manifests).flag("--max-connections-per-peer", "8000");
             setup.flag("--publish-timeout", "1s").flag("--max-in-flight", "128").flag("--drain-timeout", "10s").spawn()
         };
         let bridges = [bridge(&link.nats_url()), bridge(&nats.url())];

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::http::{self, Event, Message};
-use super::process::{Ended, Process, knats};
+use super::process::{self, Ended, Process, knats};
 use super::resources::to_yaml;
 use super::{Nats, eventually, free_port};
 
@@ -17,6 +17,7 @@ pub struct Setup {
     files: Vec<(String, String)>,
     flags: Vec<String>,
     variables: Vec<(String, String)>,
+    descriptors: Option<u64>,
     listen: u16,
     admin: u16,
     tls: u16,
@@ -46,6 +47,7 @@ impl Bridge {
             files: Vec::new(),
             flags: Vec::new(),
             variables: Vec::new(),
+            descriptors: None,
             listen: free_port(),
             admin: free_port(),
             tls: free_port(),
@@ -77,6 +79,12 @@ impl Setup {
         self
     }
 
+    /// Starts with so many file descriptors, though it may ask for more, as many systems start their programs.
+    pub fn descriptors(mut self, count: u64) -> Self {
+        self.descriptors = Some(count);
+        self
+    }
+
     /// Starts and waits until it is ready.
     pub async fn start(self) -> Bridge {
         let bridge = self.spawn();
@@ -104,6 +112,10 @@ impl Setup {
 
     fn process(&self, dir: &TempDir) -> Process {
         let mut command = knats();
+        if let Some(count) = self.descriptors {
+            let program = std::mem::replace(&mut command, process::command("sh"));
+            command.arg("-c").arg(format!("ulimit -S -n {count}; exec \"$0\" \"$@\"")).arg(program.get_program());
+        }
         command.args(["serve", "--nats-url", &self.nats_url]);
         command.arg("--listen").arg(format!("127.0.0.1:{}", self.listen));
         command.arg("--admin-listen").arg(format!("127.0.0.1:{}", self.admin));
