@@ -19,7 +19,7 @@ use crate::channel::attempts::{self, AttemptLog, Level};
 use crate::channel::connect::{Settings, SettingsError};
 use crate::channel::dead_letter::Retention;
 use crate::channel::{Api, Connection, DeadLetters, Publisher, Targets, Wire};
-use crate::dispatch::{Feed, Shared};
+use crate::dispatch::{Budget, Feed, Shared};
 use crate::ingress::{self, Access, Ingress, Listeners};
 use crate::manage::Manager;
 use crate::resource::{Desired, Key};
@@ -147,7 +147,9 @@ pub async fn run(
         tasks.spawn(telling);
     }
     let dead_letters = DeadLetters::new(publisher.clone(), api.clone());
-    let shared = Shared { api, pulls: wire, control: control.clone(), dead_letters, attempts, feed, metrics, tracer };
+    let budget = Budget::default();
+    let shared =
+        Shared { api, pulls: wire, control: control.clone(), dead_letters, attempts, feed, metrics, budget, tracer };
     let (board, board_receiver) = watch::channel(status::Board::default());
     if config.dispatcher {
         tasks.spawn(status::respond(control.clone(), board_receiver, shutdown.clone()));

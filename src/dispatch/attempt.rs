@@ -1,16 +1,14 @@
 //! One event from its pull to its settlement. Whatever path it takes, the acknowledgement is the last step.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use smallvec::SmallVec;
-use tokio::sync::Semaphore;
 
 use super::breaker::Contact;
 use super::policy::{self, Next};
-use super::slots::Slot;
+use super::slots::{Slot, Slots};
 use super::trail::{self, Exchange};
 use super::{Context, Surroundings};
 use crate::channel::broker;
@@ -171,7 +169,7 @@ impl Work {
 }
 
 /// Delivers a stored event and settles it.
-pub(super) async fn run(context: Context, work: Work, slots: Arc<Semaphore>) -> Report {
+pub(super) async fn run(context: Context, work: Work, slots: Slots) -> Report {
     let mut slot = at(Point::SlotTaken, Slot::take(slots)).await;
     let plan = &context.plan;
     let (sink, purpose) = match (&plan.subscriber, &plan.reply) {

@@ -1,16 +1,13 @@
 //! Many events in one request: gathered until there are enough or the first has waited long enough; an answer counts for all.
 
-use std::sync::Arc;
-
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Context;
 use super::attempt::{self, Report, Together, Work};
 use super::breaker::Contact;
-use super::slots::Slot;
+use super::slots::{Slot, Slots};
 use super::trail::{self, Exchange};
 use crate::event::Event;
 use crate::fault_point::{Point, at};
@@ -62,8 +59,8 @@ impl Gathering {
 }
 
 /// Delivers a batch and settles each of its events.
-pub(super) async fn run(context: Context, works: Together<Work>, slots: Arc<Semaphore>) -> Together<Report> {
-    let slot = at(Point::BatchSlot, Slot::take(Arc::clone(&slots))).await;
+pub(super) async fn run(context: Context, works: Together<Work>, slots: Slots) -> Together<Report> {
+    let slot = at(Point::BatchSlot, Slot::take(slots.clone())).await;
     let plan = &context.plan;
     let Some(sink) = plan.subscriber.as_ref().or(plan.reply.as_ref()) else {
         return join_all(works.into_iter().map(|work| work.settle(Contact::None))).await.into();
@@ -93,13 +90,7 @@ pub(super) async fn run(context: Context, works: Together<Work>, slots: Arc<Sema
     }
 }
 
-async fn one_failed(
-    context: &Context,
-    work: Work,
-    exchange: Exchange<'_>,
-    failure: &Failure,
-    slots: &Arc<Semaphore>,
-) -> Report {
-    let mut slot = at(Point::FailedSlot, Slot::take(Arc::clone(slots))).await;
+async fn one_failed(context: &Context, work: Work, exchange: Exchange<'_>, failure: &Failure, slots: &Slots) -> Report {
+    let mut slot = at(Point::FailedSlot, Slot::take(slots.clone())).await;
     attempt::failed(context, work, exchange, failure.clone(), &mut slot).await
 }

@@ -11,7 +11,6 @@ use foldhash::fast::FixedState;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use smallvec::smallvec;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
@@ -22,7 +21,7 @@ use super::breaker::{Breaker, Contact};
 use super::health::lock;
 use super::lanes::{Entry, Lanes};
 use super::returning::Returning;
-use super::slots::{MAX_HELD, MAX_IN_FLIGHT};
+use super::slots::{MAX_HELD, MAX_IN_FLIGHT, Slots};
 use crate::channel::{Poison, Stored, Ticket};
 use crate::fault_point::{Point, at};
 use crate::filter::{Filter, Verdict};
@@ -46,7 +45,7 @@ type BySequence<T> = std::collections::HashMap<u64, T, FixedState>;
 /// The desk of one subscription.
 pub(super) struct Desk {
     context: Context,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     /// Tasks of their own, and not futures that the worker polls: those would stand still whenever the worker itself waits.
     at_work: JoinSet<Together<Report>>,
     /// The events that are held, by their sequence in the stream.
@@ -89,7 +88,7 @@ impl Desk {
         let batches = matches!(plan.subscriber.as_ref().or(plan.reply.as_ref()), Some(Sink::Http(_)));
         context.meter.concurrency_limit.set(slots as u64);
         Self {
-            slots: Arc::new(Semaphore::new(slots)),
+            slots: Slots::new(slots, &context.shared.budget),
             at_work: JoinSet::new(),
             held: BySequence::default(),
             again: BySequence::default(),
@@ -106,8 +105,8 @@ impl Desk {
     }
 
     /// What bounds the requests that are under way at once.
-    pub(super) fn slots(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.slots)
+    pub(super) fn slots(&self) -> Slots {
+        self.slots.clone()
     }
 
     /// Whether its subscriber takes batches.
@@ -158,7 +157,7 @@ impl Desk {
             let probe = self.held.is_empty() && self.breaker.is_due(now);
             return self.returning().due(now).max(usize::from(probe));
         }
-        let slots = self.slots.available_permits();
+        let slots = self.slots.free();
         let room = match &self.gathering {
             Some(gathering) => slots.saturating_mul(gathering.size()).saturating_sub(gathering.len()),
             None => slots,
@@ -344,7 +343,7 @@ impl Desk {
         for work in &works {
             self.mark_started(work.sequence());
         }
-        let (context, slots) = (Arc::clone(&self.context), Arc::clone(&self.slots));
+        let (context, slots) = (Arc::clone(&self.context), self.slots.clone());
         if self.gathering.is_some() {
             if !works.is_empty() {
                 let lost = works.iter().map(Work::lost).collect();
@@ -354,7 +353,7 @@ impl Desk {
         }
         for work in works {
             let lost = smallvec![work.lost()];
-            let run = attempt::run(Arc::clone(&context), work, Arc::clone(&slots));
+            let run = attempt::run(Arc::clone(&context), work, slots.clone());
             self.spawn(run.map(|report| smallvec![report]), lost);
         }
     }

@@ -46,6 +46,7 @@ use crate::telemetry::{Metrics, SubscriptionMeter, Tracer};
 
 pub use feed::Feed;
 pub use health::{Health, LastError, Standing, State};
+pub use slots::Budget;
 pub use worker::Worker;
 
 /// Everything that a subscription needs to work.
@@ -92,6 +93,8 @@ pub struct Shared {
     pub attempts: AttemptLog,
     pub feed: Feed,
     pub metrics: Arc<Metrics>,
+    /// Requests that may be under way, of all subscriptions together.
+    pub budget: Budget,
     /// `None` when nobody records traces.
     pub tracer: Option<Tracer>,
 }

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, End, Report, Work};
 use super::desk::Desk;
+use super::slots::Slots;
 use super::{Context, Surroundings, batch};
 use crate::channel::kept::{self, Content, LetterId};
 use crate::channel::{ApiError, Call, name};
@@ -90,7 +91,7 @@ pub(super) struct Redriver {
 struct Deliverer {
     context: Context,
     /// Shared with the events that come from the channel.
-    slots: Arc<Semaphore>,
+    slots: Slots,
     /// One at a time where the subscription is ordered.
     turns: Semaphore,
     gathers: bool,
@@ -220,7 +221,7 @@ impl Deliverer {
 
     /// One delivery, as the subscription asks for it.
     async fn attempt(&self, work: Work) -> Report {
-        let (context, slots) = (Arc::clone(&self.context), Arc::clone(&self.slots));
+        let (context, slots) = (Arc::clone(&self.context), self.slots.clone());
         let sequence = work.sequence();
         if !self.gathers {
             return attempt::run(context, work, slots).await;

@@ -1,6 +1,6 @@
 //! One thing that is wrong with a manifest, and where.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Shown as `FILE: document N: PATH: what is wrong, expected what`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,16 @@ impl fmt::Display for Fault {
         if let Some(path) = &self.path {
             write!(f, ": {path}")?;
         }
-        write!(f, ": {}", self.message)
+        // It may quote what was written, and a terminal must not take that for commands. Lines are our own.
+        f.write_str(": ")?;
+        for character in self.message.chars() {
+            match character {
+                '\n' => f.write_char('\n')?,
+                control if control.is_control() => write!(f, "{}", control.escape_default())?,
+                other => f.write_char(other)?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ use crate::channel::{
     Api, ApiError, Connection, Consumer, DeadLetters, Publisher, SimulatedApi, Target, Targets, Wire,
 };
 use crate::dispatch::redrive::Redriver;
-use crate::dispatch::{Feed, Health, Plan, Shared, State, Worker};
+use crate::dispatch::{Budget, Feed, Health, Plan, Shared, State, Worker};
 use crate::filter::Filter;
 use crate::resource::{ChannelKind, Key};
 use crate::sink::{ChannelSink, HttpSink, Sink};
@@ -74,6 +74,7 @@ impl Process {
             attempts,
             feed,
             metrics,
+            budget: Budget::default(),
             tracer: None,
         };
         let nudge = Arc::new(Notify::new());
