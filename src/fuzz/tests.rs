@@ -1,4 +1,4 @@
-//! Runs every target over its seeds and over mutations of them: a fixed number of always the same ones, or, with
+//! Runs every target over its seeds and over mutations of them: a number of always the same ones (`KNATS_FUZZ_ROUNDS`), or, with
 //! `KNATS_FUZZ_SECONDS`, others for so long. `KNATS_FUZZ_SEED` repeats a run.
 
 use std::panic::catch_unwind;
@@ -10,8 +10,8 @@ use fastrand::Rng;
 use super::mutation::mutate;
 use super::{TARGETS, run};
 
-/// Mutations when nobody says how long.
-const ROUNDS: usize = 500;
+/// Mutations when nobody says how many, or for how long.
+const ROUNDS: u64 = 500;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(name)
@@ -37,8 +37,9 @@ fn fuzz(target: &str) {
     }
     let time = setting("KNATS_FUZZ_SECONDS").map(Duration::from_secs);
     let seed = setting("KNATS_FUZZ_SEED").unwrap_or_else(|| time.map_or(1, |_| fastrand::u64(..)));
+    let most = setting("KNATS_FUZZ_ROUNDS").unwrap_or(ROUNDS);
     let (mut rng, start, mut rounds) = (Rng::with_seed(seed), Instant::now(), 0);
-    while time.map_or(rounds < ROUNDS, |time| start.elapsed() < time) {
+    while time.map_or(rounds < most, |time| start.elapsed() < time) {
         holds(target, &mutate(&seeds, &mut rng), Some(seed));
         rounds += 1;
     }

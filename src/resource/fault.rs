@@ -15,24 +15,25 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file)?;
+        show(f, &self.file)?;
         if let Some(document) = self.document {
             write!(f, ": document {document}")?;
         }
-        if let Some(path) = &self.path {
-            write!(f, ": {path}")?;
-        }
-        // It may quote what was written, and a terminal must not take that for commands. Lines are our own.
-        f.write_str(": ")?;
-        for character in self.message.chars() {
-            match character {
-                '\n' => f.write_char('\n')?,
-                control if control.is_control() => write!(f, "{}", control.escape_default())?,
-                other => f.write_char(other)?,
-            }
+        for part in self.path.iter().chain([&self.message]) {
+            f.write_str(": ")?;
+            show(f, part)?;
         }
         Ok(())
     }
+}
+
+/// Parts may quote what was written, and a terminal must not take that for commands. Lines are our own.
+fn show(f: &mut fmt::Formatter<'_>, part: &str) -> fmt::Result {
+    part.chars().try_for_each(|character| match character {
+        '\n' => f.write_char('\n'),
+        control if control.is_control() => write!(f, "{}", control.escape_default()),
+        other => f.write_char(other),
+    })
 }
 
 impl std::error::Error for Fault {}
