@@ -38,6 +38,8 @@ impl House {
     }
 
     async fn start_with(paused: bool) -> Self {
+        // The long form has thousands of connections, and many systems let a program have 1,024 until it asks for more.
+        rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let nats = Nats::start().await;
         let link = ChaosProxy::to(nats.port()).await;
         let sinks = Sinks::start().await;
