@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use knats::dispatch::policy;
 use knats::event::nats::Origin;
-use knats::event::{Builder, Event, PassThrough, SpecVersion, http as over_http, json, nats};
+use knats::event::{Builder, Event, Headers, PassThrough, SpecVersion, http as over_http, json, nats};
 use knats::resource::{BackoffPolicy, Delivery, Format};
 use knats::sink::Failure;
 
@@ -47,9 +47,10 @@ pub(crate) fn all() -> Vec<Case> {
         case("nats_encode", {
             let event = event(0);
             move || {
-                nats::encode(black_box(&event), &PassThrough::default(), |name, value| {
-                    drop(black_box((name.len(), value)))
-                })
+                let mut headers = Each(|_, name: &str, value: &str| {
+                    black_box((name.len(), value.len()));
+                });
+                nats::encode(black_box(&event), &PassThrough::default(), &mut headers)
             }
         }),
         case("nats_decode", move || {
@@ -124,8 +125,24 @@ fn binary() -> (HeaderMap, Bytes) {
 /// A message as JetStream gives it back.
 fn stored(event: &Event) -> (Vec<(String, String)>, Bytes) {
     let mut headers = vec![("Nats-Msg-Id".to_owned(), event.message_id())];
-    let payload = nats::encode(event, &PassThrough::default(), |name, value| {
-        headers.push((name.to_owned(), value.into_owned()));
-    });
+    let mut each = Each(|prefix, name: &str, value: &str| headers.push((format!("{prefix}{name}"), value.to_owned())));
+    let payload = nats::encode(event, &PassThrough::default(), &mut each);
     (headers, payload)
+}
+
+/// Is given each header: what its name begins with, the rest of the name, the value.
+struct Each<F>(F);
+
+impl<F: FnMut(&'static str, &str, &str)> Headers for Each<F> {
+    fn attribute(&mut self, name: &str, value: &str) {
+        (self.0)("ce-", name, value);
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        (self.0)("", name, value);
+    }
+
+    fn add(&mut self, name: &str, value: &str) {
+        (self.0)("", name, value);
+    }
 }

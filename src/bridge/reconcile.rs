@@ -333,7 +333,8 @@ impl Reconciler {
         let stop = CancellationToken::new();
         let worker = Worker::new(plan, self.shared.clone(), health.clone());
         let ended = CancellationToken::new();
-        let run = worker.run(stop.clone(), self.deadline.clone());
+        // Boxed: the task below would have room for it twice.
+        let run = Box::pin(worker.run(stop.clone(), self.deadline.clone()));
         let predecessors = self.predecessors(subscription);
         let (stopped, end, waits) = (stop.clone(), ended.clone().drop_guard(), health.clone());
         self.workers.spawn(async move {

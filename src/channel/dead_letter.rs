@@ -273,7 +273,7 @@ impl DeadLetters {
 /// A dead letter as it is kept.
 fn kept(letter: &Event, pass_through: &PassThrough, provenance: Option<Provenance<'_>>, message_id: &str) -> Prepared {
     let mut message = Prepared::default();
-    message.payload = event::nats::encode(letter, pass_through, |name, value| message.header(name, value));
+    message.payload = event::nats::encode(letter, pass_through, &mut message.headers);
     message.header(MESSAGE_ID, message_id);
     if let Some(provenance) = provenance {
         message.header(ORIGIN_CHANNEL, provenance.channel.to_string());

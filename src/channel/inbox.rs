@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::wire::{Message, Subscriber};
+use tokio::time::Instant;
 
-/// Words of the server beside the messages that were asked for: heartbeats and ends of pulls.
+use super::wire::{Message, Subscriber, headers};
+
+/// Words of the server beside the messages that were asked for: ends of pulls.
 const WORDS: usize = 64;
 /// Places that an idle queue keeps.
 const KEPT: usize = 4;
@@ -22,6 +24,8 @@ struct Queue {
     messages: VecDeque<Message>,
     /// How many may be in it.
     limit: usize,
+    /// When the server last gave a sign of life.
+    heartbeat: Option<Instant>,
     waker: Option<Waker>,
 }
 
@@ -48,6 +52,11 @@ impl Inbox {
         Poll::Pending
     }
 
+    /// When the server last gave a sign of life beside the messages.
+    pub(super) fn heartbeat(&self) -> Option<Instant> {
+        self.lock().heartbeat
+    }
+
     /// Lets go of memory that the busy need and the idle do not.
     pub(super) fn shrink(&self) {
         self.lock().messages.shrink_to(KEPT);
@@ -61,6 +70,11 @@ impl Inbox {
 impl Subscriber for Inbox {
     fn receive(&self, message: Message) {
         let mut queue = self.lock();
+        // Nearly all that an idle subscription is sent, and nothing to wake anybody for.
+        if message.reply().is_none() && headers::is_heartbeat(message.headers()) {
+            queue.heartbeat = Some(Instant::now());
+            return;
+        }
         if queue.messages.len() >= queue.limit {
             tracing::error!("a pull brought more than was asked for; the message comes again after the ack wait");
             return;

@@ -20,7 +20,7 @@ use super::broker;
 use super::pub_ack::{self, Ack};
 use super::unanswered::Unanswered;
 use super::wire::{self, Message, Subscription, Wire};
-use crate::event::{self, Event, PassThrough};
+use crate::event::{self, Event, Headers, PassThrough, write_attribute};
 use crate::fault_point::{Point, at};
 use crate::resource::{AllowedSubjects, ChannelKind, Key};
 use crate::telemetry::ChannelMeter;
@@ -207,7 +207,7 @@ impl Publisher {
             }
         };
         let mut message = Prepared::default();
-        message.payload = event::nats::encode(&event, pass_through, |name, value| message.header(name, value));
+        message.payload = event::nats::encode(&event, pass_through, &mut message.headers);
         message.header(MESSAGE_ID, message_id);
         self.check_size(&message, target.max_msg_size)?;
         Ok((subject, message))
@@ -239,7 +239,7 @@ impl Publisher {
         };
         let reply = [&self.inbox, ".", itoa::Buffer::new().format(waiting.token)].concat();
         let write = |buffer: &mut Vec<u8>| {
-            wire::write_message(buffer, subject, &reply, &message.headers, &message.payload);
+            wire::write_message(buffer, subject, &reply, &message.headers.0, &message.payload);
         };
         let is_sent = match self.wire.try_send(write) {
             Some(is_sent) => is_sent,
@@ -290,31 +290,55 @@ impl Publisher {
 /// A message ready to go.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    /// The header block but for its end; empty without headers.
-    headers: Vec<u8>,
+    pub(super) headers: HeaderBlock,
     pub(super) payload: Bytes,
 }
 
+/// The header block of a message but for its end; empty without headers.
+#[derive(Debug, Default)]
+pub(super) struct HeaderBlock(Vec<u8>);
+
 impl Prepared {
-    /// Adds a header unless it cannot be one; ours are percent-coded ASCII and always can.
+    /// Adds a header unless it cannot be one.
     pub(super) fn header(&mut self, name: &str, value: impl AsRef<str>) {
-        let value = value.as_ref();
-        // Without an early end, so that the compiler can look at many bytes at once.
-        let is_name = name.bytes().fold(true, |so_far, byte| so_far & byte.is_ascii_graphic() & (byte != b':'));
-        if is_name && value.bytes().fold(true, |so_far, byte| so_far & (byte != b'\r') & (byte != b'\n')) {
-            if self.headers.is_empty() {
-                self.headers.reserve(USUAL_HEADERS);
-                self.headers.extend_from_slice(HEADER_BEGIN);
-            }
-            for part in [name, ": ", value, "\r\n"] {
-                self.headers.extend_from_slice(part.as_bytes());
-            }
-        }
+        self.headers.add(name, value.as_ref());
     }
 
     /// What counts against `max_payload` and `maxMsgSize`: headers and payload, in bytes.
     fn size(&self) -> usize {
-        let end = if self.headers.is_empty() { 0 } else { HEADER_END };
-        self.headers.len() + end + self.payload.len()
+        let headers = self.headers.0.len();
+        let end = if headers == 0 { 0 } else { HEADER_END };
+        headers + end + self.payload.len()
+    }
+}
+
+impl HeaderBlock {
+    fn begun(&mut self) -> &mut Vec<u8> {
+        if self.0.is_empty() {
+            self.0.reserve(USUAL_HEADERS);
+            self.0.extend_from_slice(HEADER_BEGIN);
+        }
+        &mut self.0
+    }
+}
+
+impl Headers for HeaderBlock {
+    fn attribute(&mut self, name: &str, value: &str) {
+        write_attribute(self.begun(), name, value);
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        self.add(name, value);
+    }
+
+    fn add(&mut self, name: &str, value: &str) {
+        // Without an early end, so that the compiler can look at many bytes at once.
+        let is_name = name.bytes().fold(true, |so_far, byte| so_far & byte.is_ascii_graphic() & (byte != b':'));
+        if is_name && value.bytes().fold(true, |so_far, byte| so_far & (byte != b'\r') & (byte != b'\n')) {
+            let block = self.begun();
+            for part in [name, ": ", value, "\r\n"] {
+                block.extend_from_slice(part.as_bytes());
+            }
+        }
     }
 }

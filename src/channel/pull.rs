@@ -30,8 +30,6 @@ const PIN_ID: &str = "Nats-Pin-Id";
 const STOP: Duration = Duration::from_secs(1);
 /// What the server answers while a consumer or a whole JetStream has no leader; the same code as the HTTP one.
 const NO_RESPONDERS: u16 = 503;
-/// The status of a heartbeat.
-const HEARTBEAT_STATUS: u16 = 100;
 /// Why a message is poison whose headers are none.
 pub(super) const UNREADABLE: &str = "its headers cannot be read, expected UTF-8 'name: value' lines";
 
@@ -74,8 +72,8 @@ pub enum Pulled {
     Idle,
     /// A pinned consumer has chosen us, and this is the first message since.
     TookOver(Box<Pulled>),
-    /// The pull is alive, or ended in good order.
-    Alive,
+    /// The pull ended in good order.
+    Ended,
 }
 
 impl Pulled {
@@ -85,7 +83,7 @@ impl Pulled {
             Self::Event(stored) => Some(stored.ticket.place()),
             Self::Poison(poison) => Some(poison.ticket.place()),
             Self::TookOver(first) => first.place(),
-            Self::Idle | Self::Alive => None,
+            Self::Idle | Self::Ended => None,
         }
     }
 }
@@ -224,6 +222,7 @@ impl Puller {
             return Poll::Ready(Err(PullError::Refused(text)));
         }
         while self.silence.as_mut().poll(cx).is_ready() {
+            self.last_heard = self.inbox.heartbeat().map_or(self.last_heard, |heard| heard.max(self.last_heard));
             let too_long = self.last_heard + self.patience;
             if Instant::now() >= too_long {
                 return Poll::Ready(Err(PullError::Silent(self.patience)));
@@ -286,9 +285,6 @@ impl Puller {
     }
 
     fn status(&mut self, status: u16, description: String, subject: &[u8]) -> Result<Option<Pulled>, PullError> {
-        if status == HEARTBEAT_STATUS {
-            return Ok(Some(Pulled::Alive));
-        }
         let round = subject.rsplit(|byte| *byte == b'.').next();
         if round != Some(self.round.to_string().as_bytes()) {
             return Ok(None);
@@ -304,7 +300,7 @@ impl Puller {
             // Another bridge is the pinned one now.
             423 => {
                 self.pin = None;
-                Ok(Some(Pulled::Alive))
+                Ok(Some(Pulled::Ended))
             }
             409 if description.contains("Consumer Deleted") || description.contains("Stream Deleted") => {
                 Err(self.gone(description))
@@ -314,7 +310,7 @@ impl Puller {
                 || description.contains("Shutdown")
                 || description.contains("Batch") =>
             {
-                Ok(Some(Pulled::Alive))
+                Ok(Some(Pulled::Ended))
             }
             code => Err(PullError::Refused(format!("{code} {description}"))),
         }

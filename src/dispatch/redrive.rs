@@ -130,7 +130,7 @@ impl Redriver {
                 () = stop.cancelled() => break,
                 Some(_) = self.at_work.join_next() => {}
                 call = calls.next() => match call {
-                    Some(call) => self.take(call, &stop).await,
+                    Some(call) => Box::pin(self.take(call, &stop)).await,
                     None => break,
                 },
             }

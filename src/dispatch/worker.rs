@@ -85,7 +85,8 @@ impl Worker {
             let mut puller = Puller::start(&self.context.shared.pulls, self.context.plan.consumer.clone());
             let end = self.pull(&mut puller, &stop, &mut patience).await;
             self.context.meter.pull_credits.set(0);
-            let left = puller.stop().await;
+            // Boxed, like whatever else is rare here: an idle subscription would hold its room all the time.
+            let left = Box::pin(puller.stop()).await;
             if self.taken_over || !self.context.plan.consumer.pinned {
                 self.accept_all(left).await;
             }
@@ -95,7 +96,7 @@ impl Worker {
                 End::Broken(error) => {
                     self.report(&error);
                     if error == PullError::NoLeader {
-                        self.look_closer(&stop).await;
+                        Box::pin(self.look_closer(&stop)).await;
                     }
                     if self.gone.is_some() {
                         // Another worker comes, with a consumer that is looked for or made anew: what is said of the messages of
@@ -108,7 +109,7 @@ impl Worker {
                 }
             }
         }
-        self.finish(deadline).await;
+        Box::pin(self.finish(deadline)).await;
     }
 
     /// Waits until there is a connection to pull over. False when there is to be no more pulling.
@@ -191,7 +192,7 @@ impl Worker {
                 self.silence = None;
                 self.desk.take_poison(*poison).await;
             }
-            Pulled::Alive | Pulled::Idle | Pulled::TookOver(_) => {}
+            Pulled::Ended | Pulled::Idle | Pulled::TookOver(_) => {}
         }
     }
 

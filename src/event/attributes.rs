@@ -14,6 +14,8 @@ pub(super) struct Attributes {
 struct Entry {
     name: Range<usize>,
     value: Range<usize>,
+    /// Whether the value is the same in a header. Kept, for it is asked each time the event is written.
+    is_plain: bool,
 }
 
 /// Room for a usual event, so that reading one grows nothing: four to eight attributes of some thirty characters.
@@ -47,17 +49,23 @@ impl Attributes {
         self.entries.iter().map(|entry| (&self.text[entry.name.clone()], &self.text[entry.value.clone()]))
     }
 
+    /// As [`Self::iter`], and whether the value is the same in a header.
+    pub(super) fn iter_plain(&self) -> impl Iterator<Item = (&str, &str, bool)> {
+        let text = &self.text;
+        self.entries.iter().map(|entry| (&text[entry.name.clone()], &text[entry.value.clone()], entry.is_plain))
+    }
+
     /// Adds or overwrites.
-    pub(super) fn set(&mut self, name: &str, value: &str) {
+    pub(super) fn set(&mut self, name: &str, value: &str, is_plain: bool) {
         self.remove(name);
-        self.push(name, value);
+        self.push(name, value, is_plain);
     }
 
     /// Adds a name that is not there yet.
-    pub(super) fn push(&mut self, name: &str, value: &str) {
+    pub(super) fn push(&mut self, name: &str, value: &str, is_plain: bool) {
         let name = self.append(name);
         let value = self.append(value);
-        self.entries.push(Entry { name, value });
+        self.entries.push(Entry { name, value, is_plain });
     }
 
     /// The text of a removed attribute stays behind until the event goes.

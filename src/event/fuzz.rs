@@ -77,7 +77,7 @@ pub(crate) fn pass_through(bytes: &[u8]) {
     assert!(picked.iter().count() <= 32 && size <= 8192);
     assert!(picked.tracestate().is_none() || picked.traceparent().is_some());
     let mut written = HeaderMap::new();
-    picked.write_http(&mut written);
+    picked.write(&mut written);
     let again = PassThrough::from_http(&written);
     let sorted = |headers: &PassThrough| {
         let mut pairs: Vec<(String, String)> =
@@ -104,8 +104,8 @@ const ORIGIN: nats::Origin<'static> =
     nats::Origin { stream: "S", sequence: 1, subject: "a.default", stored_at_nanos: 0 };
 
 fn stored(event: &Event, pass_through: &PassThrough) -> (Event, PassThrough) {
-    let mut written = Vec::new();
-    let payload = nats::encode(event, pass_through, |name, value| written.push((name.to_owned(), value.into_owned())));
+    let mut written: Vec<(String, String)> = Vec::new();
+    let payload = nats::encode(event, pass_through, &mut written);
     for (name, value) in &written {
         assert!(value.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{name}: {value:?} is no plain text");
     }

@@ -6,34 +6,9 @@ use ::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use super::media_type::{self, Format};
-use super::{Builder, Error, Event, SpecVersion, header_text, json, percent};
+use super::{Builder, Error, Event, Headers, PREFIX, SpecVersion, header_text, json, percent};
 
-const PREFIX: &str = "ce-";
 const SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
-
-/// Where the headers of a message are written. Names are in lower case.
-pub trait Headers {
-    /// Writes a header that is there once.
-    fn set(&mut self, name: &str, value: &str);
-
-    /// Writes a header that may be there already.
-    fn add(&mut self, name: &str, value: &str);
-}
-
-/// A map that is full takes no more, and what no header can hold is left out.
-impl Headers for HeaderMap {
-    fn set(&mut self, name: &str, value: &str) {
-        if let (Some(name), Ok(value)) = (header_name(name), HeaderValue::from_str(value)) {
-            let _ = self.try_insert(name, value);
-        }
-    }
-
-    fn add(&mut self, name: &str, value: &str) {
-        if let (Some(name), Ok(value)) = (header_name(name), HeaderValue::from_str(value)) {
-            let _ = self.try_append(name, value);
-        }
-    }
-}
 
 /// How one or more events lie in a request or an answer (CloudEvents HTTP binding, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,14 +75,10 @@ pub fn encode_binary(event: &Event, headers: &mut dyn Headers) -> Bytes {
     if event.datacontenttype().is_some_and(|kind| !matches!(media_type::format(kind), Ok(None))) {
         return encode_structured(event, headers);
     }
-    headers.set(SPECVERSION.as_str(), event.version().as_str());
-    let mut header = String::with_capacity(32);
+    headers.attribute("specversion", event.version().as_str());
     for (name, value) in event.coded_attributes() {
         if name != "datacontenttype" {
-            header.clear();
-            header.push_str(PREFIX);
-            header.push_str(name);
-            headers.set(&header, &value);
+            headers.attribute(name, &value);
         }
     }
     if let Some(content_type) = event.datacontenttype() {
@@ -169,7 +140,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a He
 }
 
 /// The names that nearly every event has cost no memory and no look at their characters.
-fn header_name(name: &str) -> Option<HeaderName> {
+pub(super) fn header_name(name: &str) -> Option<HeaderName> {
     const ID: HeaderName = HeaderName::from_static("ce-id");
     const SOURCE: HeaderName = HeaderName::from_static("ce-source");
     const TYPE: HeaderName = HeaderName::from_static("ce-type");

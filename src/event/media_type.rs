@@ -1,6 +1,7 @@
 //! Media types as far as CloudEvents needs them: which one is JSON, which one is an event format.
 
 use super::Error;
+use super::text::{find, split_once};
 use super::validate::excerpt;
 
 pub(super) const EVENT: &str = "application/cloudevents+json";
@@ -49,8 +50,8 @@ pub(super) fn is_json(media_type: &str) -> bool {
 
 /// RFC 2046 in the grammar of RFC 9110 section 8.3.1: `type/subtype` and any parameters.
 pub(super) fn is_valid(text: &str) -> bool {
-    let (essence, mut parameters) = text.split_at(text.find(';').unwrap_or(text.len()));
-    let essence_ok = match essence.trim_end_matches([' ', '\t']).split_once('/') {
+    let (essence, mut parameters) = text.split_at(find(text, b';').unwrap_or(text.len()));
+    let essence_ok = match split_once(essence.trim_end_matches([' ', '\t']), b'/') {
         Some((kind, subtype)) => is_token(kind) && is_token(subtype),
         None => false,
     };
@@ -112,7 +113,7 @@ fn is_quotable(byte: u8) -> bool {
 }
 
 fn essence(content_type: &str) -> &str {
-    content_type.split(';').next().unwrap_or_default().trim_matches([' ', '\t'])
+    split_once(content_type, b';').map_or(content_type, |(essence, _)| essence).trim_matches([' ', '\t'])
 }
 
 fn charset(content_type: &str) -> Option<&str> {

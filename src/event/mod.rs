@@ -5,6 +5,7 @@
 //! the JSON format they share). This room knows no HTTP server and no NATS client.
 
 mod attributes;
+mod headers;
 pub mod http;
 pub mod json;
 mod media_type;
@@ -12,6 +13,7 @@ pub mod nats;
 mod pass_through;
 mod percent;
 mod sdk;
+mod text;
 mod time;
 mod uri;
 mod validate;
@@ -28,6 +30,9 @@ use base64::Engine as _;
 use bytes::Bytes;
 
 use attributes::Attributes;
+pub use headers::Headers;
+use headers::PREFIX;
+pub(crate) use headers::write_attribute;
 pub use pass_through::{PassThrough, is_traceparent};
 
 /// The version of the CloudEvents specification an event says it follows. An event leaves in the version it came in.
@@ -108,10 +113,11 @@ impl Event {
 
     /// All attributes and extensions but `specversion`, each value as a header holds it: percent-coded, plain ASCII.
     fn coded_attributes(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
-        self.attributes().map(|(name, value)| {
+        self.attributes.iter_plain().map(|(name, value, is_plain)| {
             let coded = match self.uri_text(name, value) {
-                Cow::Owned(escaped) => Cow::Owned(escaped),
+                Cow::Borrowed(value) if is_plain => Cow::Borrowed(value),
                 Cow::Borrowed(value) => percent::encode(value),
+                Cow::Owned(escaped) => Cow::Owned(escaped),
             };
             (name, coded)
         })
@@ -139,7 +145,7 @@ impl Event {
     /// characters that the specification forbids.
     pub fn set_extension(&mut self, name: &str, value: &str) -> Result<(), Error> {
         validate::extension(self.version, name, value)?;
-        self.attributes.set(name, value);
+        self.attributes.set(name, value, percent::is_plain(value));
         Ok(())
     }
 
@@ -175,6 +181,15 @@ pub struct Builder {
     data: Option<Bytes>,
 }
 
+/// How the value of an attribute was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written<'a> {
+    /// As it is read, and so that no header codes any of it (see [`percent::is_plain`]).
+    Plain,
+    /// So, before percent-decoding.
+    As(&'a str),
+}
+
 /// Attributes and extensions that one event may have; looking for a name is a scan, so a bound must be.
 pub const MAX_ATTRIBUTES: usize = 256;
 
@@ -188,22 +203,22 @@ impl Builder {
     /// # Errors
     /// When name or value break the specification, the name was there already, or there are [`MAX_ATTRIBUTES`].
     pub fn attribute(&mut self, name: &str, value: &str) -> Result<(), Error> {
-        self.add(name, value, value)
+        self.add(name, value, if percent::is_plain(value) { Written::Plain } else { Written::As(value) })
     }
 
     /// Adds one attribute as a header has it: maybe quoted, percent-coded.
     fn coded_attribute(&mut self, name: &str, text: &str) -> Result<(), Error> {
         if percent::is_plain(text) {
-            return self.add(name, text, text);
+            return self.add(name, text, Written::Plain);
         }
         let written = percent::unquote(text);
         let Some(value) = percent::decode(&written) else {
             return Err(Error::attribute(validate::excerpt(name), "is not UTF-8 once it is percent-decoded"));
         };
-        self.add(name, &value, &written)
+        self.add(name, &value, Written::As(&written))
     }
 
-    fn add(&mut self, name: &str, value: &str, written: &str) -> Result<(), Error> {
+    fn add(&mut self, name: &str, value: &str, written: Written<'_>) -> Result<(), Error> {
         // No header keeps the white space around a media type, so it is part of none.
         let value = if name == "datacontenttype" { value.trim_matches(' ') } else { value };
         validate::attribute(self.version, name, value, written)?;
@@ -213,9 +228,12 @@ impl Builder {
         if self.attributes.len() >= MAX_ATTRIBUTES {
             return Err(Error::Malformed(format!("the event has more than {MAX_ATTRIBUTES} attributes")));
         }
-        self.attributes.push(name, value);
+        self.attributes.push(name, value, written == Written::Plain);
         // What was written as it is read has been looked at just now.
-        self.has_broken_uri |= value != written && is_broken_uri(self.version, name, value);
+        self.has_broken_uri |= match written {
+            Written::Plain => false,
+            Written::As(written) => value != written && is_broken_uri(self.version, name, value),
+        };
         Ok(())
     }
 

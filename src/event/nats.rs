@@ -7,9 +7,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::media_type::{self, Format};
-use super::{Builder, Error, Event, PassThrough, SpecVersion, json, percent, uri};
+use super::{Builder, Error, Event, Headers, PREFIX, PassThrough, SpecVersion, json, percent, uri};
 
-const PREFIX: &str = "ce-";
 const SPECVERSION: &str = "ce-specversion";
 const CONTENT_TYPE: &str = "content-type";
 /// The type of an event that stands for a message of which nobody said that it is one.
@@ -25,20 +24,13 @@ pub struct Origin<'a> {
     pub stored_at_nanos: i128,
 }
 
-/// Gives each header of the message (binary mode, then what passes through) and returns the payload.
-/// Values are percent-coded where the binding asks for it, so they are plain ASCII.
-pub fn encode(event: &Event, pass_through: &PassThrough, mut header: impl FnMut(&str, Cow<'_, str>)) -> Bytes {
-    header(SPECVERSION, Cow::Borrowed(event.version().as_str()));
-    let mut name = String::with_capacity(32);
-    for (attribute, value) in event.coded_attributes() {
-        name.clear();
-        name.push_str(PREFIX);
-        name.push_str(attribute);
-        header(&name, value);
+/// Writes the headers of the message (binary mode, then what passes through) and gives the payload.
+pub fn encode(event: &Event, pass_through: &PassThrough, headers: &mut dyn Headers) -> Bytes {
+    headers.attribute("specversion", event.version().as_str());
+    for (name, value) in event.coded_attributes() {
+        headers.attribute(name, &value);
     }
-    for (name, value) in pass_through.iter() {
-        header(name, Cow::Borrowed(value));
-    }
+    pass_through.write(headers);
     event.data().cloned().unwrap_or_default()
 }
 
@@ -162,7 +154,7 @@ mod tests {
 
     fn written(event: &Event, pass_through: &PassThrough) -> (Vec<(String, String)>, Bytes) {
         let mut headers = Vec::new();
-        let payload = encode(event, pass_through, |name, value| headers.push((name.to_owned(), value.into_owned())));
+        let payload = encode(event, pass_through, &mut headers);
         (headers, payload)
     }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use ::http::HeaderMap;
 
-use super::http::Headers;
+use super::Headers;
 use super::media_type::is_token;
 
 /// What travels is copied into every stored message; further headers are left behind.
@@ -42,7 +42,7 @@ impl PassThrough {
     }
 
     /// A header of one name may be there several times.
-    pub fn write_http(&self, headers: &mut dyn Headers) {
+    pub fn write(&self, headers: &mut dyn Headers) {
         for (name, value) in self.iter() {
             headers.add(name, value);
         }
@@ -287,7 +287,7 @@ mod tests {
         headers.append("traceparent", HeaderValue::from_static(PARENT));
         headers.append("cookie", HeaderValue::from_static("secret"));
         let mut written = HeaderMap::new();
-        PassThrough::from_http(&headers).write_http(&mut written);
+        PassThrough::from_http(&headers).write(&mut written);
         headers.remove("cookie");
         assert_eq!(written, headers);
     }
@@ -296,7 +296,7 @@ mod tests {
         #[test]
         fn no_header_makes_it_panic(headers in prop::collection::vec(("(traceparent|tracestate|knative-.*|.*)", any::<String>()), 0..40)) {
             let picked = PassThrough::from_pairs(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-            picked.write_http(&mut HeaderMap::new());
+            picked.write(&mut HeaderMap::new());
         }
     }
 }

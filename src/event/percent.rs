@@ -3,10 +3,12 @@
 
 use std::borrow::Cow;
 
-/// Whether a value means what it says: nothing in it is coded or quoted.
+use super::text::find;
+
+/// Whether a value is the same in a header: nothing in it is coded or quoted, nor has to be. Then it is visible ASCII too.
 pub(super) fn is_plain(value: &str) -> bool {
     // Without an early end, so that the compiler can look at many bytes at once.
-    !value.bytes().fold(false, |coded, byte| coded | (byte == b'%') | (byte == b'"'))
+    !value.bytes().fold(false, |coded, byte| coded | needs_coding(byte))
 }
 
 /// Takes the quotes off a value that is one whole quoted string (RFC 9110 section 5.6.4). Any other value stays as it is: peers
@@ -37,7 +39,7 @@ fn unescape(inner: &str) -> Option<Cow<'_, str>> {
 
 /// One round of decoding; a `%` without two hexadecimal digits behind it stands for itself. `None` when the result is not UTF-8.
 pub(super) fn decode(value: &str) -> Option<Cow<'_, str>> {
-    let Some(first) = value.find('%') else {
+    let Some(first) = find(value, b'%') else {
         return Some(Cow::Borrowed(value));
     };
     let (plain, mut rest) = value.as_bytes().split_at(first);
@@ -75,8 +77,7 @@ fn hex(digit: u8) -> Option<u8> {
 /// Space, `"`, `%` and everything outside U+0021 to U+007E become `%XY`, upper-case, byte by byte.
 pub(super) fn encode(value: &str) -> Cow<'_, str> {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    // Without an early end, so that the compiler can look at many bytes at once.
-    if !value.bytes().fold(false, |coded, byte| coded | needs_coding(byte)) {
+    if is_plain(value) {
         return Cow::Borrowed(value);
     }
     let coded = value.bytes().filter(|byte| needs_coding(*byte)).count();

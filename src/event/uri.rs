@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::net::Ipv6Addr;
 
+use super::text::split_once;
+
 /// An absolute URI or a relative reference, with or without query and fragment.
 pub(super) fn is_reference(text: &str) -> bool {
     if let Some(rest) = after_scheme(text) {
@@ -36,7 +38,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 fn after_scheme(text: &str) -> Option<&str> {
-    let (scheme, rest) = split_at_byte(text, b':')?;
+    let (scheme, rest) = split_once(text, b':')?;
     let mut bytes = scheme.bytes();
     let named = bytes.next()?.is_ascii_alphabetic()
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
@@ -44,8 +46,8 @@ fn after_scheme(text: &str) -> Option<&str> {
 }
 
 fn is_after_scheme(text: &str) -> bool {
-    let (text, fragment) = split_at_byte(text, b'#').unwrap_or((text, ""));
-    let (text, query) = split_at_byte(text, b'?').unwrap_or((text, ""));
+    let (text, fragment) = split_once(text, b'#').unwrap_or((text, ""));
+    let (text, query) = split_once(text, b'?').unwrap_or((text, ""));
     let path = match text.strip_prefix("//") {
         None => text,
         Some(rest) => {
@@ -57,12 +59,6 @@ fn is_after_scheme(text: &str) -> bool {
         }
     };
     is_made_of(path, b":@/") && is_made_of(query, b":@/?") && is_made_of(fragment, b":@/?")
-}
-
-/// As `split_once`, which searches short texts more slowly. `byte` is ASCII.
-fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
-    let place = text.bytes().position(|other| other == byte)?;
-    Some((text.get(..place)?, text.get(place + 1..)?))
 }
 
 fn is_authority(text: &str) -> bool {

@@ -14,7 +14,7 @@ use super::guard::Refused;
 use super::outcome::{Answer, Failure, Outcome, retry_after};
 use super::plain::{self, Pool, Preamble};
 use super::{BatchRequest, Client, Purpose, Request};
-use crate::event::http::Headers;
+use crate::event::Headers;
 use crate::event::{self, PassThrough};
 use crate::resource::{Address, Format};
 
@@ -237,7 +237,7 @@ impl Response {
 
 /// Writes the headers of a request and gives its body. A namespace is a DNS label, so it is always a header value.
 fn compose(request: Request<'_>, headers: &mut dyn Headers) -> Bytes {
-    request.pass_through.write_http(headers);
+    request.pass_through.write(headers);
     headers.set(KN_NAMESPACE, request.namespace);
     if request.purpose == Purpose::Subscriber {
         headers.set(PREFER, PREFER_REPLY);

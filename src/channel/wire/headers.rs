@@ -68,6 +68,11 @@ pub(in crate::channel) fn status(block: &[u8]) -> Option<(u16, String)> {
     Some((code.parse().ok()?, description.trim().to_owned()))
 }
 
+/// Whether this says that a pull is still known to the server, and no more.
+pub(in crate::channel) fn is_heartbeat(block: &[u8]) -> bool {
+    block.strip_prefix(VERSION.as_bytes()).is_some_and(|rest| rest.starts_with(b" 100"))
+}
+
 /// The value of a header, whatever stands in the others.
 pub(in crate::channel) fn find(block: &[u8], name: &str) -> Option<String> {
     let value = |line: &[u8]| Some(line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?.trim_ascii().to_vec());

@@ -14,7 +14,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::event::validate::{self, Kind, excerpt};
-use crate::event::{Builder, Error, Event, MAX_ATTRIBUTES, SpecVersion, media_type};
+use crate::event::{Builder, Error, Event, MAX_ATTRIBUTES, SpecVersion, Written, media_type};
 
 /// Events that one batch may have.
 pub const MAX_BATCH_EVENTS: usize = 10_000;
@@ -128,7 +128,7 @@ impl<'a> Envelope<'a> {
             let value = attribute(version, name, value)?;
             if version == SpecVersion::V03 && name == "datacontentencoding" && matches!(data, Data::Encoded { .. }) {
                 // The bytes are no longer encoded, so the event does not say so.
-                validate::attribute(version, name, &value, &value)?;
+                validate::attribute(version, name, &value, Written::As(&value))?;
             } else {
                 builder.attribute(name, &value)?;
             }

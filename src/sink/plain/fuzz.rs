@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::framing::{Body, Piece, head};
 use super::message::Preamble;
-use crate::event::http::{Headers as _, decode, decode_reply, encode_binary};
+use crate::event::Headers as _;
+use crate::event::http::{decode, decode_reply, encode_binary};
 use crate::event::{self, PassThrough};
 
 /// Bounds of lines are looked at when more is missing, so longer answers may differ by where they are cut.
@@ -81,7 +82,7 @@ pub(crate) fn request(bytes: &[u8]) {
     for event in decode(&headers, body).unwrap_or_default() {
         let mut head = Preamble::post(&Uri::from_static("/sink"), &[("host", "sink")]).head();
         let body = encode_binary(&event, &mut head);
-        pass_through.write_http(&mut head);
+        pass_through.write(&mut head);
         head.set("kn-namespace", "default");
         let message = head.with_body(body.clone());
         let mut sent = message.bytes();

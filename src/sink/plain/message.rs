@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 use http::Uri;
 
-use crate::event::http::Headers;
+use crate::event::{Headers, write_attribute};
 
 /// A longer body is not copied behind the head, but written beside it.
 const COPIED_BODY: usize = 16 * 1024;
@@ -58,11 +58,14 @@ impl Head {
 }
 
 impl Headers for Head {
+    fn attribute(&mut self, name: &str, value: &str) {
+        write_attribute(&mut self.0, name, value);
+    }
+
     fn set(&mut self, name: &str, value: &str) {
         self.add(name, value);
     }
 
-    /// What no header can hold is left out, as a header map leaves it out.
     fn add(&mut self, name: &str, value: &str) {
         // Without an early end, so that the compiler can look at many bytes at once.
         let is_name = name.bytes().fold(true, |is, byte| is & byte.is_ascii_graphic() & (byte != b':'));

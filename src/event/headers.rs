@@ -1,0 +1,65 @@
+//! Where the headers of a message are written, whatever they become: a header map, or bytes that go out as they are.
+
+use ::http::{HeaderMap, HeaderValue};
+
+use super::http::header_name;
+
+/// What the header of an attribute begins with, in both bindings.
+pub(super) const PREFIX: &str = "ce-";
+
+/// The headers of one message. Names are in lower case.
+pub trait Headers {
+    /// Writes the header of an attribute, which is there once: `ce-` and its name. Both are those of a valid event, and the value
+    /// is coded: so they are visible ASCII, and nothing need be looked at once more.
+    fn attribute(&mut self, name: &str, value: &str);
+
+    /// Writes a header that is there once. What no header can hold is left out.
+    fn set(&mut self, name: &str, value: &str);
+
+    /// Writes a header that may be there already. What no header can hold is left out.
+    fn add(&mut self, name: &str, value: &str);
+}
+
+/// A map that is full takes no more.
+impl Headers for HeaderMap {
+    fn attribute(&mut self, name: &str, value: &str) {
+        self.set(&[PREFIX, name].concat(), value);
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        if let (Some(name), Ok(value)) = (header_name(name), HeaderValue::from_str(value)) {
+            let _ = self.try_insert(name, value);
+        }
+    }
+
+    fn add(&mut self, name: &str, value: &str) {
+        if let (Some(name), Ok(value)) = (header_name(name), HeaderValue::from_str(value)) {
+            let _ = self.try_append(name, value);
+        }
+    }
+}
+
+/// The bytes of a header line for [`Headers::attribute`]; the same in HTTP and in NATS.
+pub(crate) fn write_attribute(bytes: &mut Vec<u8>, name: &str, value: &str) {
+    debug_assert!(::http::HeaderName::try_from(name).is_ok() && value.bytes().all(|byte| matches!(byte, b' '..=b'~')));
+    bytes.reserve(PREFIX.len() + name.len() + value.len() + 4);
+    for part in [PREFIX, name, ": ", value, "\r\n"] {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// The headers of a message as a list.
+#[cfg(any(test, fuzzing))]
+impl Headers for Vec<(String, String)> {
+    fn attribute(&mut self, name: &str, value: &str) {
+        self.push((format!("{PREFIX}{name}"), value.to_owned()));
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        self.add(name, value);
+    }
+
+    fn add(&mut self, name: &str, value: &str) {
+        self.push((name.to_owned(), value.to_owned()));
+    }
+}
