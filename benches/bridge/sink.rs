@@ -17,6 +17,9 @@ const ANSWER: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
 pub struct Sink {
     pub address: SocketAddr,
     arrived: AtomicU64,
+    /// Requests that wait for their answer, now and at most so far.
+    open: AtomicU64,
+    most_open: AtomicU64,
     news: Notify,
     clock: Mutex<Option<Arc<Clock>>>,
     latencies: Mutex<Vec<Duration>>,
@@ -29,6 +32,8 @@ impl Sink {
         let sink = Arc::new(Self {
             address: listener.local_addr().unwrap(),
             arrived: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+            most_open: AtomicU64::new(0),
             news: Notify::new(),
             clock: Mutex::default(),
             latencies: Mutex::default(),
@@ -43,12 +48,25 @@ impl Sink {
         sink
     }
 
+    /// So many that answer at once.
+    pub async fn start_many(number: usize) -> Vec<Arc<Self>> {
+        let mut sinks = Vec::with_capacity(number);
+        for _ in 0..number {
+            sinks.push(Self::start(Duration::ZERO).await);
+        }
+        sinks
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}/", self.address)
     }
 
     pub fn arrived(&self) -> u64 {
         self.arrived.load(Ordering::Relaxed)
+    }
+
+    pub fn most_open(&self) -> u64 {
+        self.most_open.load(Ordering::Relaxed)
     }
 
     /// Notes how long each event takes from now on.
@@ -89,11 +107,14 @@ impl Sink {
                     return;
                 }
             }
+            let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most_open.fetch_max(open, Ordering::Relaxed);
             self.note(&buffer[..head], &buffer[head..head + length]);
             buffer.drain(..head + length);
             if !self.delay.is_zero() {
                 tokio::time::sleep(self.delay).await;
             }
+            self.open.fetch_sub(1, Ordering::Relaxed);
             if stream.write_all(ANSWER).await.is_err() {
                 return;
             }
@@ -113,6 +134,18 @@ impl Sink {
         self.arrived.fetch_add(events as u64, Ordering::Relaxed);
         self.news.notify_waiters();
     }
+}
+
+/// Waits until each of them has so many.
+pub async fn all_have(sinks: &[Arc<Sink>], events: usize, limit: Duration) {
+    for sink in sinks {
+        sink.wait_for(events as u64, limit).await;
+    }
+}
+
+/// How many events have come to all of them together.
+pub fn arrived(sinks: &[Arc<Sink>]) -> usize {
+    sinks.iter().map(|sink| usize::try_from(sink.arrived()).unwrap()).sum()
 }
 
 /// The length of a head that is complete, and of the body that follows.
