@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::load::Clock;
 
@@ -24,10 +24,32 @@ pub struct Sink {
     clock: Mutex<Option<Arc<Clock>>>,
     latencies: Mutex<Vec<Duration>>,
     delay: Duration,
+    gate: watch::Receiver<bool>,
+}
+
+/// Keeps sinks from answering until it is opened. Until then each gets what may be under way to it and no more, so all can be
+/// made to begin at once, however long it takes a bridge to start so many subscriptions.
+pub struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    pub fn closed() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
 }
 
 impl Sink {
+    /// One that takes so long for an answer.
     pub async fn start(delay: Duration) -> Arc<Self> {
+        let gate = Gate::closed();
+        gate.open();
+        Self::start_behind(&gate, delay).await
+    }
+
+    pub async fn start_behind(gate: &Gate, delay: Duration) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sink = Arc::new(Self {
             address: listener.local_addr().unwrap(),
@@ -38,6 +60,7 @@ impl Sink {
             clock: Mutex::default(),
             latencies: Mutex::default(),
             delay,
+            gate: gate.0.subscribe(),
         });
         let serving = Arc::clone(&sink);
         tokio::spawn(async move {
@@ -48,11 +71,11 @@ impl Sink {
         sink
     }
 
-    /// So many that answer at once.
-    pub async fn start_many(number: usize) -> Vec<Arc<Self>> {
+    /// So many that take no time, once the gate is open.
+    pub async fn start_many(number: usize, gate: &Gate) -> Vec<Arc<Self>> {
         let mut sinks = Vec::with_capacity(number);
         for _ in 0..number {
-            sinks.push(Self::start(Duration::ZERO).await);
+            sinks.push(Self::start_behind(gate, Duration::ZERO).await);
         }
         sinks
     }
@@ -95,6 +118,7 @@ impl Sink {
     async fn connection(self: Arc<Self>, mut stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         let mut buffer = Vec::with_capacity(64 * 1024);
+        let mut gate = Some(self.gate.clone());
         loop {
             let Some((head, length)) = head(&buffer) else {
                 if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
@@ -111,6 +135,12 @@ impl Sink {
             self.most_open.fetch_max(open, Ordering::Relaxed);
             self.note(&buffer[..head], &buffer[head..head + length]);
             buffer.drain(..head + length);
+            if let Some(mut gate) = gate.take() {
+                // One that is gone with the work lets nobody through, and nobody is there to be answered.
+                if gate.wait_for(|open| *open).await.is_err() {
+                    return;
+                }
+            }
             if !self.delay.is_zero() {
                 tokio::time::sleep(self.delay).await;
             }

@@ -6,7 +6,7 @@ use crate::load::{Clock, Load, limit};
 use crate::nats::Nats;
 use crate::program::{Job, KNATS, Window, leave_backlog, start, tell_latencies, tell_memory};
 use crate::report::Report;
-use crate::sink::{Sink, all_have, arrived};
+use crate::sink::{Gate, Sink, all_have, arrived};
 
 /// The same deliveries, to so many subscriptions each.
 pub const DELIVERIES: [(&str, usize); 3] = [("deliver to 1", 1), ("deliver to 10", 10), ("deliver to 100", 100)];
@@ -31,12 +31,14 @@ pub async fn cost(report: &mut Report, events: usize) {
         let deliveries = events * subscriptions;
         let nats = Nats::start();
         leave_backlog(KNATS, &nats, events).await;
-        let sinks = Sink::start_many(subscriptions).await;
+        let gate = Gate::closed();
+        let sinks = Sink::start_many(subscriptions, &gate).await;
         let started = start(KNATS, &nats.url(), Job { ingress: false, sinks: &sinks, ..Job::INGEST });
-        // Consumers are made once, so what that costs is not a cost of deliveries.
-        all_have(&sinks, 1, limit(deliveries)).await;
+        // What it costs to start subscriptions is not a cost of deliveries.
+        all_have(&sinks, 1, limit(subscriptions)).await;
         let before = arrived(&sinks);
         let window = Window::open(Some(&started.process), &nats.processes);
+        gate.open();
         all_have(&sinks, events, limit(deliveries)).await;
         let spent = window.close(deliveries.saturating_sub(before));
         report.add(work, KNATS, PER_DELIVERY, spent.program);
@@ -55,9 +57,11 @@ pub async fn unrelated(report: &mut Report, events: usize) {
         if busy > 0 {
             leave_backlog(KNATS, &nats, events).await;
         }
-        let (sinks, other) = (Sink::start_many(busy).await, Sink::start(Duration::ZERO).await);
+        let gate = Gate::closed();
+        let (sinks, other) = (Sink::start_many(busy, &gate).await, Sink::start(Duration::ZERO).await);
         let started = start(KNATS, &nats.url(), Job { sinks: &sinks, other: Some(&other), ..Job::INGEST });
-        all_have(&sinks, 1, limit(events * busy)).await;
+        all_have(&sinks, 1, limit(busy)).await;
+        gate.open();
         let clock = Clock::new(EVENTS_AT_RATE);
         other.measure(&clock);
         let steady = Load {

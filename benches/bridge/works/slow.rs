@@ -7,7 +7,7 @@ use crate::load::limit;
 use crate::nats::Nats;
 use crate::program::{Job, KNATS, leave_backlog, start};
 use crate::report::Report;
-use crate::sink::{Sink, all_have, arrived};
+use crate::sink::{Gate, Sink, all_have, arrived};
 
 const SLOW: Duration = Duration::from_millis(100);
 const FAST: usize = 9;
@@ -64,15 +64,17 @@ pub async fn slow(report: &mut Report, events: usize, round: usize) {
 async fn drain(tenth: Tenth, events: usize) -> Pace {
     let nats = Nats::start();
     leave_backlog(KNATS, &nats, events).await;
-    let mut sinks = Sink::start_many(FAST).await;
+    let gate = Gate::closed();
+    let mut sinks = Sink::start_many(FAST, &gate).await;
     match tenth {
         Tenth::Absent => {}
-        Tenth::Slow => sinks.push(Sink::start(SLOW).await),
-        Tenth::Fast => sinks.push(Sink::start(Duration::ZERO).await),
+        Tenth::Slow => sinks.push(Sink::start_behind(&gate, SLOW).await),
+        Tenth::Fast => sinks.push(Sink::start_behind(&gate, Duration::ZERO).await),
     }
     let limit = limit(events * sinks.len());
     let _started = start(KNATS, &nats.url(), Job { ingress: false, sinks: &sinks, ..Job::INGEST });
     all_have(&sinks, 1, limit).await;
+    gate.open();
     let (began, before, before_nine) = (Instant::now(), arrived(&sinks), arrived(&sinks[..FAST]));
     let nine = async {
         all_have(&sinks[..FAST], events, limit).await;

@@ -40,7 +40,7 @@ pub async fn deliver(
 ) {
     let nats = Nats::start();
     leave_backlog(program, &nats, events).await;
-    let sinks = Sink::start_many(1).await;
+    let sinks = [Sink::start(Duration::ZERO).await];
     let started = start(program, &nats.url(), Job { ingress: false, sinks: &sinks, batch, ..Job::INGEST });
     // What it costs to start is not a cost of the events.
     sinks[0].wait_for(1, limit(0)).await;
