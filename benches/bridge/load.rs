@@ -71,11 +71,18 @@ impl Load {
     /// failures measures nothing.
     pub async fn run(&self, clock: &Arc<Clock>) -> Duration {
         let next = Arc::new(AtomicU64::new(0));
+        let mut streams = Vec::with_capacity(self.in_flight);
+        // One after the other and before the first event: many at once may have to wait for a second to be let in.
+        for _ in 0..self.in_flight {
+            let stream = TcpStream::connect(self.to).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            streams.push(stream);
+        }
         let began = Instant::now();
         let mut connections = JoinSet::new();
-        for _ in 0..self.in_flight {
+        for stream in streams {
             let (load, clock, next) = (self.clone(), Arc::clone(clock), Arc::clone(&next));
-            connections.spawn(async move { load.connection(began, &clock, &next).await });
+            connections.spawn(async move { load.connection(stream, began, &clock, &next).await });
         }
         let limit = limit(self.events);
         let done = tokio::time::timeout(limit, connections.join_all()).await;
@@ -83,9 +90,7 @@ impl Load {
         began.elapsed()
     }
 
-    async fn connection(&self, began: Instant, clock: &Clock, next: &AtomicU64) {
-        let mut stream = TcpStream::connect(self.to).await.unwrap();
-        stream.set_nodelay(true).unwrap();
+    async fn connection(&self, mut stream: TcpStream, began: Instant, clock: &Clock, next: &AtomicU64) {
         let mut request = Vec::with_capacity(4096);
         let mut answer = vec![0; 4096];
         loop {

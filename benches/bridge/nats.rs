@@ -14,6 +14,15 @@ pub const SERVERS: usize = 3;
 const AGREE: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// When what is stored has to be on the disk.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Disk {
+    /// Some time after it was acknowledged, as nats-server has it by default.
+    Later,
+    /// Before it is acknowledged (`sync_interval: always`).
+    EachWrite,
+}
+
 /// A NATS server, or several that are one.
 #[derive(Default)]
 pub struct Nats {
@@ -31,13 +40,18 @@ impl Nats {
     }
 
     /// A cluster, with somebody who leads JetStream.
-    pub async fn start_cluster() -> Self {
+    pub async fn start_cluster(disk: Disk) -> Self {
         let routes: Vec<String> = (0..SERVERS).map(|_| format!("nats://127.0.0.1:{}", free_port())).collect();
         let all = routes.join(",");
         let mut cluster = Self::default();
+        let settings = tempfile::NamedTempFile::new().unwrap();
+        if disk == Disk::EachWrite {
+            std::fs::write(settings.path(), "jetstream { sync_interval: always }\n").unwrap();
+        }
+        let settings = settings.path().display().to_string();
         for (number, own) in routes.iter().enumerate() {
             let name = format!("n{number}");
-            cluster.add(&["-n", &name, "--cluster_name", "bench", "--cluster", own, "--routes", &all]);
+            cluster.add(&["-c", &settings, "-n", &name, "--cluster_name", "bench", "--cluster", own, "--routes", &all]);
         }
         cluster.wait();
         for number in 0..SERVERS {

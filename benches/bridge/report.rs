@@ -36,6 +36,13 @@ impl Report {
         self.figures.push(Figure { work, program, what, value });
     }
 
+    /// A figure of the latest round, which others of the same round are compared with.
+    pub fn latest(&self, work: &str, program: &str, what: &str) -> f64 {
+        let mut figures = self.figures.iter().rev();
+        let latest = figures.find(|figure| (figure.work, figure.program, figure.what) == (work, program, what));
+        latest.map(|figure| figure.value).expect("it was measured in this round")
+    }
+
     fn lines(&self) -> Vec<Line> {
         let mut lines: Vec<Line> = Vec::new();
         for figure in &self.figures {

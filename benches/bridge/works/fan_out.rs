@@ -8,6 +8,8 @@ use crate::program::{Job, KNATS, Window, leave_backlog, start, tell_latencies, t
 use crate::report::Report;
 use crate::sink::{Gate, Sink, all_have, arrived};
 
+use super::usual::IN_FLIGHT_AT_RATE;
+
 /// The same deliveries, to so many subscriptions each.
 pub const DELIVERIES: [(&str, usize); 3] = [("deliver to 1", 1), ("deliver to 10", 10), ("deliver to 100", 100)];
 pub const PER_DELIVERY: &str = "CPU µs/delivery";
@@ -20,7 +22,6 @@ const TIMES: usize = 4;
 /// A low rate, for five seconds.
 const RATE: u32 = 200;
 const EVENTS_AT_RATE: usize = 1_000;
-const IN_FLIGHT_AT_RATE: usize = 32;
 
 /// A backlog out to 1, 10 and 100 subscriptions, with the same number of deliveries in all: events get fewer as subscriptions
 /// get more, so if each costs its deliveries alone, a delivery costs the same in all three.

@@ -17,8 +17,8 @@ pub const RATE: u32 = 2_000;
 pub const RATE_WORK: &str = "both at 2,000/s";
 /// Six seconds of it.
 const EVENTS_AT_RATE: usize = 12_000;
-/// More than are under way at that rate, so that nothing waits for a connection.
-const IN_FLIGHT_AT_RATE: usize = 256;
+/// At a rate, more than are under way, so that no event waits for a connection.
+pub const IN_FLIGHT_AT_RATE: usize = 256;
 
 /// Events in, nobody takes them out.
 pub async fn ingest(report: &mut Report, work: &'static str, program: &'static str, events: usize, batch: usize) {
