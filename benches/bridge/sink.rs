@@ -17,7 +17,7 @@ const ANSWER: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
 pub struct Sink {
     pub address: SocketAddr,
     arrived: AtomicU64,
-    /// Requests that wait for their answer, now and at most so far.
+    /// Requests that wait for their answer, now and at most since somebody asked.
     open: AtomicU64,
     most_open: AtomicU64,
     news: Notify,
@@ -88,8 +88,9 @@ impl Sink {
         self.arrived.load(Ordering::Relaxed)
     }
 
+    /// The most requests that waited for their answer at once, since somebody asked last.
     pub fn most_open(&self) -> u64 {
-        self.most_open.load(Ordering::Relaxed)
+        self.most_open.swap(0, Ordering::Relaxed)
     }
 
     /// Notes how long each event takes from now on.

@@ -56,6 +56,7 @@ async fn measured(report: &mut Report, nats: &Nats, work: &'static str, program:
     let after = held(&context, STREAM).await;
     assert_eq!(after.messages - before.messages, publish.events as u64, "events of {program} that were stored");
     spent.tell(report, work, program);
+    report.add(work, program, "% of a core", spent.program * spent.events_per_second / 1e4);
     report.add(work, program, "load CPU µs/event", spent.load);
     report.add(work, program, ALL_CPU, spent.program + spent.nats + spent.load);
     report.add(work, program, "processors busy %", spent.busy_percent);

@@ -13,8 +13,10 @@ const SLOW: Duration = Duration::from_millis(100);
 const FAST: usize = 9;
 /// Enough that the slow one has a backlog for as long as it is looked at.
 const EVENTS: usize = 10_000;
-/// For how long the slow one is looked at: well before it has all, which takes it four seconds with 256 requests at once.
+/// For how long the slow one is looked at, and from when on, as its first requests have waited for the gate: both well before it
+/// has all, which takes it four seconds with 256 requests at once.
 const STEADY: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Who is there beside the nine.
 ///
@@ -80,17 +82,19 @@ async fn drain(tenth: Tenth, events: usize) -> Pace {
         all_have(&sinks[..FAST], events, limit).await;
         (began.elapsed().as_secs_f64(), arrived(&sinks))
     };
-    let ((seconds, after), rate) = tokio::join!(nine, rate(sinks.get(FAST)));
+    let ((seconds, after), tenth) = tokio::join!(nine, steady(sinks.get(FAST)));
     Pace {
         each_of_nine: (events * FAST - before_nine) as f64 / FAST as f64 / seconds,
         all: (after - before) as f64 / seconds,
-        tenth: rate.map(|rate| (rate, sinks[FAST].most_open())),
+        tenth,
     }
 }
 
-/// What a sink gets a second, while it has a backlog.
-async fn rate(sink: Option<&Arc<Sink>>) -> Option<f64> {
-    let before = sink?.arrived();
+/// What a sink gets a second while it has a backlog, and the most requests that are open with it at once.
+async fn steady(sink: Option<&Arc<Sink>>) -> Option<(f64, u64)> {
+    let sink = sink?;
+    tokio::time::sleep(SETTLE).await;
+    let (before, _) = (sink.arrived(), sink.most_open());
     tokio::time::sleep(STEADY).await;
-    Some((sink?.arrived() - before) as f64 / STEADY.as_secs_f64())
+    Some(((sink.arrived() - before) as f64 / STEADY.as_secs_f64(), sink.most_open()))
 }
