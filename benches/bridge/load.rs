@@ -8,9 +8,20 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::program::IN_FLIGHT;
 
 /// Bytes of data of each event.
 pub const DATA: usize = 256;
+/// How slow it may become before it counts as a fault: a start, and a thousand events a second.
+const START: Duration = Duration::from_secs(60);
+const EACH: Duration = Duration::from_millis(1);
+
+/// How long so many events, or deliveries of them, may take.
+pub fn limit(events: usize) -> Duration {
+    START + EACH * u32::try_from(events).unwrap()
+}
 
 /// When each event of a run was to be sent, in nanoseconds since the run began.
 pub struct Clock {
@@ -41,6 +52,8 @@ pub struct Load {
     pub to: SocketAddr,
     pub path: &'static str,
     pub events: usize,
+    /// The number of the first event; a stream drops an event that it has already.
+    pub first: usize,
     pub in_flight: usize,
     /// Events a second; as fast as answers come when `None`. A late event counts from when it was due.
     pub rate: Option<u32>,
@@ -49,25 +62,35 @@ pub struct Load {
 }
 
 impl Load {
-    /// Sends all, and waits for all answers. Panics on an answer that is no 2xx: a bench with failures measures nothing.
+    /// As fast as answers come to the usual number of requests under way.
+    pub fn saturating(to: SocketAddr, events: usize) -> Self {
+        Self { to, path: "/", events, first: 0, in_flight: IN_FLIGHT, rate: None, batch: 1 }
+    }
+
+    /// Sends all, and waits for all answers; stops when it is dropped. Panics on an answer that is no 2xx: a bench with
+    /// failures measures nothing.
     pub async fn run(&self, clock: &Arc<Clock>) -> Duration {
         let next = Arc::new(AtomicU64::new(0));
-        let began = Instant::now();
-        let connections: Vec<_> = (0..self.in_flight)
-            .map(|_| {
-                let (load, clock, next) = (self.clone(), Arc::clone(clock), Arc::clone(&next));
-                tokio::spawn(async move { load.connection(began, &clock, &next).await })
-            })
-            .collect();
-        for connection in connections {
-            connection.await.unwrap();
+        let mut streams = Vec::with_capacity(self.in_flight);
+        // One after the other and before the first event: many at once may have to wait for a second to be let in.
+        for _ in 0..self.in_flight {
+            let stream = TcpStream::connect(self.to).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            streams.push(stream);
         }
+        let began = Instant::now();
+        let mut connections = JoinSet::new();
+        for stream in streams {
+            let (load, clock, next) = (self.clone(), Arc::clone(clock), Arc::clone(&next));
+            connections.spawn(async move { load.connection(stream, began, &clock, &next).await });
+        }
+        let limit = limit(self.events);
+        let done = tokio::time::timeout(limit, connections.join_all()).await;
+        assert!(done.is_ok(), "{} events were not taken in within {limit:?}", self.events);
         began.elapsed()
     }
 
-    async fn connection(&self, began: Instant, clock: &Clock, next: &AtomicU64) {
-        let mut stream = TcpStream::connect(self.to).await.unwrap();
-        stream.set_nodelay(true).unwrap();
+    async fn connection(&self, mut stream: TcpStream, began: Instant, clock: &Clock, next: &AtomicU64) {
         let mut request = Vec::with_capacity(4096);
         let mut answer = vec![0; 4096];
         loop {
@@ -100,9 +123,10 @@ impl Load {
     }
 
     fn one(&self, event: usize, request: &mut Vec<u8>) {
+        let id = self.first + event;
         let head = format!(
             "POST {} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {DATA}\r\n\
-             ce-specversion: 1.0\r\nce-id: {event}\r\nce-source: /bench\r\nce-type: dev.knats.bench\r\nce-subject: s\r\n\
+             ce-specversion: 1.0\r\nce-id: {id}\r\nce-source: /bench\r\nce-type: dev.knats.bench\r\nce-subject: s\r\n\
              ce-time: 2026-11-21T01:02:03.123Z\r\nce-partitionkey: k0\r\nce-other: x\r\n\r\n",
             self.path
         );
@@ -116,9 +140,10 @@ impl Load {
             if body.len() > 1 {
                 body.push(b',');
             }
+            let id = self.first + event;
             let attributes = format!(
-                "{{\"specversion\":\"1.0\",\"id\":\"{event}\",\"source\":\"/bench\",\"type\":\"dev.knats.bench\",\"subject\":\"s\",\
-                 \"time\":\"2026-11-21T01:02:03.123Z\",\"partitionkey\":\"k0\",\"datacontenttype\":\"application/json\",\"data\":"
+                "{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/bench\",\"type\":\"dev.knats.bench\",\"subject\":\"s\",\
+                 \"time\":\"2026-11-21T01:02:03.123Z\",\"partitionkey\":\"k0\",\"other\":\"x\",\"datacontenttype\":\"application/json\",\"data\":"
             );
             body.extend_from_slice(attributes.as_bytes());
             data(&mut body);

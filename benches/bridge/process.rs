@@ -1,23 +1,20 @@
 //! Owns the programs under test: started, measured through /proc, ended with the bench.
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Clock ticks a second in /proc/PID/stat, on every Linux of today.
 const TICKS: u64 = 100;
 const START: Duration = Duration::from_secs(20);
+/// How often somebody who starts is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A child process.
 pub struct Process {
     child: Child,
-}
-
-/// What a process has used so far.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Used {
-    pub cpu: Duration,
 }
 
 impl Process {
@@ -32,8 +29,9 @@ impl Process {
         Self { child: child.unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display())) }
     }
 
-    pub fn used(&self) -> Used {
-        Used { cpu: cpu(&self.child.id().to_string()) }
+    /// The processor time that it has used so far.
+    pub fn cpu(&self) -> Duration {
+        cpu(&self.child.id().to_string())
     }
 
     /// The processor time of this very process.
@@ -61,39 +59,21 @@ fn cpu(process: &str) -> Duration {
     Duration::from_millis((ticks(11) + ticks(12)) * 1000 / TICKS)
 }
 
+/// How long the processors of the whole machine have worked and rested, in ticks of all of them together.
+pub fn machine() -> (u64, u64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let first = stat.lines().next().unwrap_or_default();
+    // user nice system idle iowait irq softirq steal; what follows is part of user and nice already.
+    let ticks: Vec<u64> = first.split_ascii_whitespace().skip(1).take(8).map(|field| field.parse().unwrap()).collect();
+    let all: u64 = ticks.iter().sum();
+    let rested: u64 = ticks.iter().skip(3).take(2).sum();
+    (all - rested, rested)
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// The `nats-server` that `make tools` has fetched, else the one on PATH.
-pub fn nats_server() -> PathBuf {
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/nats-server");
-    if fetched.is_file() { fetched } else { PathBuf::from("nats-server") }
-}
-
-/// A NATS server with a store of its own.
-pub struct Nats {
-    pub process: Process,
-    pub port: u16,
-    _store: tempfile::TempDir,
-}
-
-impl Nats {
-    pub fn start() -> Self {
-        let store = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let arguments = ["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd", &store.path().display().to_string()]
-            .map(str::to_owned);
-        let process = Process::start(&nats_server(), &arguments);
-        wait_for(SocketAddr::from(([127, 0, 0, 1], port)));
-        Self { process, port, _store: store }
-    }
-
-    pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
     }
 }
 
@@ -106,6 +86,25 @@ pub fn wait_for(address: SocketAddr) {
     let deadline = Instant::now() + START;
     while TcpStream::connect(address).is_err() {
         assert!(Instant::now() < deadline, "nobody listens on {address}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(LOOK);
     }
+}
+
+/// Waits until the bridge with this admin address says that nothing is missing.
+pub fn wait_until_ready(admin: SocketAddr, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    while !is_ready(admin).unwrap_or(false) {
+        assert!(Instant::now() < deadline, "the bridge is not ready within {limit:?}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn is_ready(admin: SocketAddr) -> std::io::Result<bool> {
+    const READY: &[u8] = b"HTTP/1.1 200";
+    let mut stream = TcpStream::connect(admin)?;
+    stream.set_read_timeout(Some(START))?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
+    let mut answer = [0; READY.len()];
+    stream.read_exact(&mut answer)?;
+    Ok(answer == READY)
 }

@@ -1,4 +1,4 @@
-//! Owns what the bench prints: a table, JSON, and charts.
+//! Owns what the bench prints: a table, and JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,15 +25,22 @@ type Line = (&'static str, &'static str, Vec<(&'static str, Spread)>);
 
 /// Smallest, middle and largest of some rounds.
 #[derive(Debug, Clone, Copy)]
-struct Spread {
-    low: f64,
-    median: f64,
-    high: f64,
+pub struct Spread {
+    pub low: f64,
+    pub median: f64,
+    pub high: f64,
 }
 
 impl Report {
     pub fn add(&mut self, work: &'static str, program: &'static str, what: &'static str, value: f64) {
         self.figures.push(Figure { work, program, what, value });
+    }
+
+    /// A figure of the latest round, which others of the same round are compared with.
+    pub fn latest(&self, work: &str, program: &str, what: &str) -> f64 {
+        let mut figures = self.figures.iter().rev();
+        let latest = figures.find(|figure| (figure.work, figure.program, figure.what) == (work, program, what));
+        latest.map(|figure| figure.value).expect("it was measured in this round")
     }
 
     fn lines(&self) -> Vec<Line> {
@@ -45,28 +52,27 @@ impl Report {
                 lines.len() - 1
             });
             if !lines[at].2.iter().any(|(what, _)| *what == figure.what) {
-                lines[at].2.push((figure.what, self.spread(figure)));
+                let spread = self.spread_of(figure.work, figure.program, figure.what);
+                lines[at].2.extend(spread.map(|spread| (figure.what, spread)));
             }
         }
         lines
     }
 
-    fn spread(&self, of: &Figure) -> Spread {
-        let same = |figure: &&Figure| (figure.work, figure.program, figure.what) == (of.work, of.program, of.what);
+    /// One figure over all rounds, if it was measured.
+    pub fn spread_of(&self, work: &str, program: &str, what: &str) -> Option<Spread> {
+        let same = |figure: &&Figure| (figure.work, figure.program, figure.what) == (work, program, what);
         let mut values: Vec<f64> = self.figures.iter().filter(same).map(|figure| figure.value).collect();
         values.sort_by(f64::total_cmp);
-        Spread { low: values[0], median: values[values.len() / 2], high: values[values.len() - 1] }
+        let (low, high) = (*values.first()?, *values.last()?);
+        Some(Spread { low, median: values[values.len() / 2], high })
     }
 
     /// A table: a line for each work and program, with the CPU per event as a ratio to the straightforward program's.
     pub fn text(&self) -> String {
-        let lines = self.lines();
-        let cpu = |work: &str, program: &str| {
-            let line = lines.iter().find(|line| line.0 == work && line.1 == program)?;
-            line.2.iter().find(|(what, _)| *what == CPU).map(|(_, spread)| spread.median)
-        };
+        let cpu = |work: &str, program: &str| self.spread_of(work, program, CPU).map(|spread| spread.median);
         let mut text = String::new();
-        for (work, program, figures) in &lines {
+        for (work, program, figures) in &self.lines() {
             let _ = write!(text, "{work:24} {program:16}");
             for (what, spread) in figures {
                 let _ = write!(text, "  {what} {}", number(spread.median));
@@ -95,40 +101,6 @@ impl Report {
         });
         Value::Array(lines.collect())
     }
-
-    /// A bar chart of the CPU per event, by work and program, as SVG.
-    pub fn svg(&self) -> String {
-        let bars: Vec<(String, f64)> = self
-            .lines()
-            .into_iter()
-            .filter_map(|(work, program, figures)| {
-                let cpu = figures.into_iter().find(|(what, _)| *what == CPU)?;
-                Some((format!("{work}, {program}"), cpu.1.median))
-            })
-            .collect();
-        let most = bars.iter().map(|bar| bar.1).fold(1.0, f64::max);
-        let height = bars.len() * 24 + 40;
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"{height}\" font-family=\"sans-serif\" \
-             font-size=\"12\">\n<rect width=\"760\" height=\"{height}\" fill=\"#ffffff\"/>\n\
-             <text x=\"10\" y=\"20\" font-size=\"14\">CPU of the program per event, in µs (medians; shorter is better)</text>\n"
-        );
-        for (at, (label, value)) in bars.iter().enumerate() {
-            let (y, width) = (at * 24 + 32, value / most * 380.0);
-            let colour = if label.ends_with("knats") { "#2563eb" } else { "#9ca3af" };
-            let _ = writeln!(
-                svg,
-                "<text x=\"290\" y=\"{}\" text-anchor=\"end\">{label}</text><rect x=\"300\" y=\"{y}\" width=\"{width:.1}\" \
-                 height=\"18\" fill=\"{colour}\"/><text x=\"{:.1}\" y=\"{}\">{}</text>",
-                y + 14,
-                width + 306.0,
-                y + 14,
-                number(*value)
-            );
-        }
-        svg.push_str("</svg>\n");
-        svg
-    }
 }
 
 /// The figure that programs are compared by.
@@ -136,7 +108,7 @@ pub const CPU: &str = "CPU µs/event";
 /// The program that they are compared to.
 pub const BASELINE: &str = "straightforward";
 
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value {
         1000.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),

@@ -46,30 +46,6 @@ pub async fn run(settings: Settings) {
     }
 }
 
-/// HTTP alone: takes a request and stores nothing.
-pub async fn bare_http(listen: &str) {
-    let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
-    let router = Router::new().fallback(post(|_: Bytes| async { StatusCode::ACCEPTED }));
-    axum::serve(listener, router).await.unwrap();
-}
-
-/// JetStream alone: publishes so many messages, some at once, and waits for each acknowledgement.
-pub async fn bare_publisher(nats: &str, events: usize, in_flight: usize, data: usize) {
-    let context = jetstream::new(async_nats::connect(nats).await.unwrap());
-    let config = jetstream::stream::Config {
-        name: STREAM.to_owned(),
-        subjects: vec![SUBJECT.to_owned()],
-        ..jetstream::stream::Config::default()
-    };
-    context.get_or_create_stream(config).await.unwrap();
-    let payload = Bytes::from(vec![b'x'; data]);
-    let publishes = futures_util::stream::iter(0..events).map(|_| {
-        let (context, payload) = (context.clone(), payload.clone());
-        async move { context.publish(SUBJECT, payload).await.unwrap().await.unwrap() }
-    });
-    publishes.buffer_unordered(in_flight).for_each(|_| std::future::ready(())).await;
-}
-
 async fn take(State(context): State<jetstream::Context>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let mut builder = EventBuilderV10::new();
     for (name, value) in &headers {
