@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::breaker::Contact;
 use super::policy::{self, Next};
-use super::slots::{Slot, Slots};
+use super::slots::{Claim, Slot};
 use super::trail::{self, Exchange};
 use super::{Context, Surroundings};
 use crate::channel::broker;
@@ -169,8 +169,8 @@ impl Work {
 }
 
 /// Delivers a stored event and settles it.
-pub(super) async fn run(context: Context, work: Work, slots: Slots) -> Report {
-    let mut slot = at(Point::SlotTaken, Slot::take(slots)).await;
+pub(super) async fn run(context: Context, work: Work, claim: Claim) -> Report {
+    let mut slot = at(Point::SlotTaken, claim.slot()).await;
     let plan = &context.plan;
     let (sink, purpose) = match (&plan.subscriber, &plan.reply) {
         (Some(subscriber), _) => (subscriber, Purpose::Subscriber),
@@ -182,6 +182,7 @@ pub(super) async fn run(context: Context, work: Work, slots: Slots) -> Report {
     let event = guarded.as_ref().unwrap_or(&work.stored.event);
     let request = request(&context, &work, purpose, event, &work.stored.pass_through);
     let (exchange, outcome) = at(Point::Attempted, context.trail.send(sink, work.attempt(), request)).await;
+    slot.answered(exchange.took);
     match outcome {
         Outcome::Accepted(code, Answer::Reply(reply)) if plan.reply.is_some() => {
             context.trail.tell(&work, &exchange, Ok(code), trail::Next::Reply);

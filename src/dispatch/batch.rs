@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Context;
 use super::attempt::{self, Report, Together, Work};
 use super::breaker::Contact;
-use super::slots::{Slot, Slots};
+use super::slots::{Claim, Slots};
 use super::trail::{self, Exchange};
 use crate::event::Event;
 use crate::fault_point::{Point, at};
@@ -59,8 +59,8 @@ impl Gathering {
 }
 
 /// Delivers a batch and settles each of its events.
-pub(super) async fn run(context: Context, works: Together<Work>, slots: Slots) -> Together<Report> {
-    let slot = at(Point::BatchSlot, Slot::take(slots.clone())).await;
+pub(super) async fn run(context: Context, works: Together<Work>, claim: Claim) -> Together<Report> {
+    let slot = at(Point::BatchSlot, claim.slot()).await;
     let plan = &context.plan;
     let Some(sink) = plan.subscriber.as_ref().or(plan.reply.as_ref()) else {
         return join_all(works.into_iter().map(|work| work.settle(Contact::None))).await.into();
@@ -70,6 +70,7 @@ pub(super) async fn run(context: Context, works: Together<Work>, slots: Slots) -
     // One request, one answer, and an attempt for each of its events.
     let exchange = Exchange::of(sink, Purpose::Subscriber, 1, sink.deliver_batch(request));
     let (exchange, outcome) = at(Point::BatchAttempted, exchange).await;
+    slot.answered(exchange.took);
     let of = |work: &Work| exchange.as_attempt(work.attempt(), context.trail.begin(work));
     match outcome {
         Outcome::Accepted(code, _) => {
@@ -79,7 +80,7 @@ pub(super) async fn run(context: Context, works: Together<Work>, slots: Slots) -
             join_all(works.into_iter().map(|work| work.settle(Contact::Reached))).await.into()
         }
         Outcome::Failed(failure) => {
-            drop(slot);
+            let slots = slot.give_back();
             // Beside each other: the dead letter of one must not keep the retry of another waiting.
             let each = works.into_iter().map(|work| {
                 let exchange = of(&work);
@@ -91,6 +92,6 @@ pub(super) async fn run(context: Context, works: Together<Work>, slots: Slots) -
 }
 
 async fn one_failed(context: &Context, work: Work, exchange: Exchange<'_>, failure: &Failure, slots: &Slots) -> Report {
-    let mut slot = at(Point::FailedSlot, Slot::take(slots.clone())).await;
+    let mut slot = at(Point::FailedSlot, slots.claim().slot()).await;
     attempt::failed(context, work, exchange, failure.clone(), &mut slot).await
 }

@@ -157,7 +157,7 @@ impl Desk {
             let probe = self.held.is_empty() && self.breaker.is_due(now);
             return self.returning().due(now).max(usize::from(probe));
         }
-        let slots = self.slots.free();
+        let slots = self.slots.free(self.at_work.len());
         let room = match &self.gathering {
             Some(gathering) => slots.saturating_mul(gathering.size()).saturating_sub(gathering.len()),
             None => slots,
@@ -343,17 +343,17 @@ impl Desk {
         for work in &works {
             self.mark_started(work.sequence());
         }
-        let (context, slots) = (Arc::clone(&self.context), self.slots.clone());
+        let context = Arc::clone(&self.context);
         if self.gathering.is_some() {
             if !works.is_empty() {
                 let lost = works.iter().map(Work::lost).collect();
-                self.spawn(batch::run(context, works, slots), lost);
+                self.spawn(batch::run(context, works, self.slots.claim()), lost);
             }
             return;
         }
         for work in works {
             let lost = smallvec![work.lost()];
-            let run = attempt::run(Arc::clone(&context), work, slots.clone());
+            let run = attempt::run(Arc::clone(&context), work, self.slots.claim());
             self.spawn(run.map(|report| smallvec![report]), lost);
         }
     }

@@ -32,6 +32,7 @@ mod returning;
 mod simulation;
 mod slots;
 mod trail;
+mod window;
 mod worker;
 
 use std::sync::Arc;

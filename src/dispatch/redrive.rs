@@ -221,12 +221,12 @@ impl Deliverer {
 
     /// One delivery, as the subscription asks for it.
     async fn attempt(&self, work: Work) -> Report {
-        let (context, slots) = (Arc::clone(&self.context), self.slots.clone());
+        let (context, claim) = (Arc::clone(&self.context), self.slots.claim());
         let sequence = work.sequence();
         if !self.gathers {
-            return attempt::run(context, work, slots).await;
+            return attempt::run(context, work, claim).await;
         }
-        let reports = batch::run(context, smallvec![work], slots).await;
+        let reports = batch::run(context, smallvec![work], claim).await;
         reports.into_iter().next().unwrap_or_else(|| Report::lost(sequence, None))
     }
 

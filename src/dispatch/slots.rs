@@ -6,9 +6,13 @@
 //! the delivery, and those that are slow leave the others their own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::window::Window;
 
 /// Requests under way at once, for each subscription.
 pub(super) const MAX_IN_FLIGHT: usize = 256;
@@ -35,17 +39,32 @@ pub(super) struct Slots {
     all: Arc<Semaphore>,
     own: Arc<Semaphore>,
     budget: Budget,
+    window: Arc<Window>,
+    /// Events that wait without a slot.
+    asleep: Arc<AtomicUsize>,
 }
 
 impl Slots {
     /// At most `limit` at once.
     pub(super) fn new(limit: usize, budget: &Budget) -> Self {
-        Self { all: Arc::new(Semaphore::new(limit)), own: Arc::new(Semaphore::new(OWN)), budget: budget.clone() }
+        Self {
+            all: Arc::new(Semaphore::new(limit)),
+            own: Arc::new(Semaphore::new(OWN)),
+            budget: budget.clone(),
+            window: Arc::new(Window::new(limit)),
+            asleep: Arc::default(),
+        }
     }
 
-    /// How many are free, as far as the subscription itself is asked.
-    pub(super) fn free(&self) -> usize {
-        self.all.available_permits()
+    /// How many more may be put to work now, beside so many that are at work.
+    pub(super) fn free(&self, at_work: usize) -> usize {
+        let awake = at_work.saturating_sub(self.asleep.load(Ordering::Relaxed));
+        self.all.available_permits().min(self.window.size().saturating_sub(awake))
+    }
+
+    /// Asks for a slot, from now on.
+    pub(super) fn claim(&self) -> Claim {
+        Claim { slots: self.clone(), since: Instant::now() }
     }
 
     /// Of the two semaphores neither is ever closed.
@@ -69,23 +88,61 @@ struct Permits {
     _in_process: Option<OwnedSemaphorePermit>,
 }
 
+/// What waits for a slot.
+pub(super) struct Claim {
+    slots: Slots,
+    since: Instant,
+}
+
+impl Claim {
+    pub(super) async fn slot(self) -> Slot {
+        let permits = Some(self.slots.permits().await);
+        Slot { slots: self.slots, permits, waited: self.since.elapsed() }
+    }
+}
+
 /// A permit to have a request under way.
 pub(super) struct Slot {
     slots: Slots,
     permits: Option<Permits>,
+    /// How long it was waited for.
+    waited: Duration,
 }
 
 impl Slot {
-    pub(super) async fn take(slots: Slots) -> Self {
-        let permits = Some(slots.permits().await);
-        Self { slots, permits }
+    /// The answer to the first request came after so long.
+    pub(super) fn answered(&self, took: Duration) {
+        self.slots.window.learn(self.waited, took);
+    }
+
+    /// Lets others have it.
+    pub(super) fn give_back(self) -> Slots {
+        self.slots
     }
 
     /// Waits without holding the slot.
     pub(super) async fn sleep(&mut self, wait: Duration) {
         self.permits = None;
+        let asleep = Asleep::new(&self.slots.asleep);
         tokio::time::sleep(wait).await;
+        drop(asleep);
         self.permits = Some(self.slots.permits().await);
+    }
+}
+
+/// Counts one that sleeps, until it is dropped.
+struct Asleep(Arc<AtomicUsize>);
+
+impl Asleep {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -96,14 +153,14 @@ mod tests {
     use super::*;
 
     fn slot(slots: &Slots) -> Option<Slot> {
-        Slot::take(slots.clone()).now_or_never()
+        slots.claim().slot().now_or_never()
     }
 
     #[test]
     fn a_subscription_has_no_more_than_its_limit() {
         let slots = Slots::new(2, &Budget::default());
         let taken = [slot(&slots), slot(&slots)];
-        assert!(taken.iter().all(Option::is_some) && slot(&slots).is_none() && slots.free() == 0);
+        assert!(taken.iter().all(Option::is_some) && slot(&slots).is_none() && slots.free(2) == 0);
         drop(taken);
         assert!(slot(&slots).is_some());
     }
@@ -129,7 +186,7 @@ mod tests {
         let mut taken: Vec<Slot> = std::iter::from_fn(|| slot(&slots)).collect();
         assert_eq!(taken.len(), OWN + 1);
         for place in [OWN, 0] {
-            let mut waiting = Box::pin(Slot::take(slots.clone()));
+            let mut waiting = Box::pin(slots.claim().slot());
             assert!(waiting.as_mut().now_or_never().is_none());
             let given_back = taken.remove(place);
             drop(given_back);

@@ -1,9 +1,10 @@
 //! What is told of each attempt, to those who want to know. It only looks on: nothing that a delivery does depends on it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::attempt::Work;
 use super::feed::Feed;
@@ -24,7 +25,7 @@ pub(super) struct Exchange<'a> {
     /// From 1: the number of the delivery, or of the try of a reply or a dead letter.
     pub(super) attempt: u64,
     began: Instant,
-    took: Duration,
+    pub(super) took: Duration,
     span: Option<Begun>,
 }
 
