@@ -56,10 +56,10 @@ impl Slots {
         }
     }
 
-    /// How many more may be put to work now, beside so many that are at work.
+    /// How many more are to be put to work now, beside so many that are at work.
     pub(super) fn free(&self, at_work: usize) -> usize {
         let awake = at_work.saturating_sub(self.asleep.load(Ordering::Relaxed));
-        self.all.available_permits().min(self.window.size().saturating_sub(awake))
+        self.all.available_permits().min(self.window.room(awake))
     }
 
     /// Asks for a slot, from now on.

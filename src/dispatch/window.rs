@@ -3,22 +3,22 @@
 //!
 //! A sink that takes its time needs many requests under way. One that answers at once needs few: further ones wait in the bridge
 //! for the processor, and whatever else is to be done waits behind them. So each request tells how long it waited in the bridge
-//! before it began, and how long its answer took. Where the bridge is late and the answers are not, the window gets smaller, a
-//! quarter in the time that a window of events takes; otherwise it grows as fast.
+//! before it began, and how long its answer took. Where the bridge is late and the answers are not, the window gets smaller, by
+//! half in the time that a window of events takes; otherwise it grows as fast.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A bridge that begins its requests so late has more to do than it keeps up with.
-const LATE: Duration = Duration::from_millis(5);
+const LATE: Duration = Duration::from_millis(4);
 /// A sink that takes so many times as long is what its events wait for.
 const SLOW: u32 = 8;
 /// It gets no smaller: each pull from JetStream should be worth its while.
 const FEWEST: usize = 8;
-/// It begins with this.
-const FIRST: usize = 64;
-/// One event moves the window by one part of so many.
-const PARTS: usize = 4;
+/// It begins with this, for many subscriptions may begin at once.
+const FIRST: usize = 16;
+/// One request moves the window by one part of so many.
+const PARTS: usize = 2;
 
 /// The window of one subscription.
 #[derive(Debug)]
@@ -26,16 +26,26 @@ pub(super) struct Window {
     /// In parts of an event.
     size: AtomicUsize,
     most: usize,
+    /// What the last request found.
+    is_crowded: AtomicBool,
 }
 
 impl Window {
     /// Never larger than `most`.
     pub(super) fn new(most: usize) -> Self {
-        Self { size: AtomicUsize::new(FIRST.min(most) * PARTS), most }
+        Self { size: AtomicUsize::new(FIRST.min(most) * PARTS), most, is_crowded: AtomicBool::new(false) }
+    }
+
+    /// How many more may be put to work beside so many. In a crowd that is none until half of the window is free: a pull for each
+    /// event would cost the server more than the event.
+    pub(super) fn room(&self, at_work: usize) -> usize {
+        let size = self.size();
+        let worth_a_pull = if self.is_crowded.load(Ordering::Relaxed) { size / 2 } else { 0 };
+        Some(size.saturating_sub(at_work)).filter(|room| *room >= worth_a_pull).unwrap_or(0)
     }
 
     /// Events that may be under way.
-    pub(super) fn size(&self) -> usize {
+    fn size(&self) -> usize {
         self.size.load(Ordering::Relaxed) / PARTS
     }
 
@@ -45,10 +55,9 @@ impl Window {
         let size = self.size.load(Ordering::Relaxed);
         let least = FEWEST.min(self.most) * PARTS;
         let next = if is_crowded { size.saturating_sub(1) } else { size + 1 }.clamp(least, self.most * PARTS);
-        if next != size {
-            // A word that is lost between two threads is one of many.
-            self.size.store(next, Ordering::Relaxed);
-        }
+        // A word that is lost between two threads is one of many.
+        self.size.store(next, Ordering::Relaxed);
+        self.is_crowded.store(is_crowded, Ordering::Relaxed);
     }
 }
 
@@ -78,11 +87,23 @@ mod tests {
     }
 
     #[test]
+    fn in_a_crowd_half_of_it_is_filled_at_once() {
+        let window = Window::new(MOST);
+        after(&window, 0, 0);
+        assert_eq!((window.room(0), window.room(MOST - 1), window.room(MOST + 1)), (MOST, 1, 0));
+        after(&window, 20, 0);
+        assert_eq!((window.room(0), window.room(FEWEST / 2), window.room(FEWEST / 2 + 1)), (FEWEST, FEWEST / 2, 0));
+        window.learn(Duration::ZERO, Duration::ZERO);
+        assert_eq!(window.room(FEWEST - 1), 1);
+    }
+
+    #[test]
     fn a_small_limit_is_kept() {
         for most in [1, 2, FEWEST, FEWEST + 1] {
             let window = Window::new(most);
             assert_eq!(after(&window, 0, 0), most);
             assert_eq!(after(&window, 20, 0), most.min(FEWEST));
+            assert!((0..most).any(|at_work| window.room(at_work) > 0));
         }
     }
 }
