@@ -429,6 +429,25 @@ async fn an_ordered_subscription_gets_one_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_redrive_that_holds_the_only_slot_gives_it_back_to_the_events_of_the_channel() {
+    let nats = Nats::start().await;
+    let gate = Gate::new();
+    let behind = gate.clone();
+    let sink = Sink::answering(move |_| Answer::status(200).behind(&behind)).await;
+    let mut sub = subscribe("sub", "foo", &sink.url("/"));
+    sub["metadata"]["annotations"] = json!({"knats.dev/ordering": "strict"});
+    let bridge = Bridge::serve(&nats, &[channel("foo"), sub]).await;
+    keep_many(&nats, 1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let _redrive = spawn(&nats, &dir, &["default/sub"]);
+    sink.wait_for("/", 1).await;
+    until("nothing is asked for", || async { nats.consumers("KN_DEFAULT__FOO").await[0].num_waiting == 0 }).await;
+    gate.open();
+    bridge.send("foo", &event("second")).await;
+    sink.wait_for_id("/", "second").await;
+}
+
+#[tokio::test]
 async fn a_trigger_and_a_subscriber_of_batches_get_theirs_in_their_own_form() {
     let nats = Nats::start().await;
     let status = Status::new(400);

@@ -294,8 +294,7 @@ enum Detail {
 }
 
 fn aside(channel: &Key, raw: &RawMessage, reason: &str, message_id: &str, detail: Detail) -> Prepared {
-    let mut message = Prepared::default();
-    message.payload = raw.payload.clone();
+    let mut message = Prepared { payload: raw.payload.clone(), ..Prepared::default() };
     if detail == Detail::None {
         return message;
     }

@@ -157,7 +157,7 @@ impl Desk {
             let probe = self.held.is_empty() && self.breaker.is_due(now);
             return self.returning().due(now).max(usize::from(probe));
         }
-        let slots = self.slots.free(self.at_work.len());
+        let slots = self.slots.free();
         let room = match &self.gathering {
             Some(gathering) => slots.saturating_mul(gathering.size()).saturating_sub(gathering.len()),
             None => slots,

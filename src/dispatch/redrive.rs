@@ -221,7 +221,7 @@ impl Deliverer {
 
     /// One delivery, as the subscription asks for it.
     async fn attempt(&self, work: Work) -> Report {
-        let (context, claim) = (Arc::clone(&self.context), self.slots.claim());
+        let (context, _freed, claim) = (Arc::clone(&self.context), self.slots.tell_when_freed(), self.slots.claim());
         let sequence = work.sequence();
         if !self.gathers {
             return attempt::run(context, work, claim).await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::window::Window;
@@ -20,57 +20,90 @@ pub(super) const MAX_IN_FLIGHT: usize = 256;
 const OWN: usize = 16;
 /// Requests under way at once beyond those, for all subscriptions of a process.
 const SHARED: usize = 2048;
+/// As long as no more than these are under way in a process, nobody is in anybody's way. Also what lets the requests to a sink
+/// become more that has not answered any yet.
+const UNCROWDED: usize = 256;
+/// So many more at a time: others may be about to do the same.
+const STEP: usize = 16;
 /// Events under way or waiting in memory, for each subscription. When there are more, nothing new is pulled.
 pub(super) const MAX_HELD: usize = 1024;
 
 /// What all subscriptions share. A clone is the same budget.
 #[derive(Debug, Clone)]
-pub struct Budget(Arc<Semaphore>);
+pub struct Budget {
+    shared: Arc<Semaphore>,
+    /// Requests that are under way or wait for their slot.
+    under_way: Arc<AtomicUsize>,
+}
 
 impl Default for Budget {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(SHARED)))
+        Self { shared: Arc::new(Semaphore::new(SHARED)), under_way: Arc::default() }
     }
 }
 
 /// The slots of one subscription. A clone is the same slots.
 #[derive(Debug, Clone)]
-pub(super) struct Slots {
+pub(super) struct Slots(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     all: Arc<Semaphore>,
     own: Arc<Semaphore>,
     budget: Budget,
-    window: Arc<Window>,
-    /// Events that wait without a slot.
-    asleep: Arc<AtomicUsize>,
+    window: Window,
+    /// As in [`Budget`], of this subscription.
+    under_way: AtomicUsize,
+    /// Somebody else than the worker has let go of a slot.
+    freed: Notify,
 }
 
 impl Slots {
     /// At most `limit` at once.
     pub(super) fn new(limit: usize, budget: &Budget) -> Self {
-        Self {
+        Self(Arc::new(Inner {
             all: Arc::new(Semaphore::new(limit)),
             own: Arc::new(Semaphore::new(OWN)),
             budget: budget.clone(),
-            window: Arc::new(Window::new(limit)),
-            asleep: Arc::default(),
-        }
+            window: Window::new(limit),
+            under_way: AtomicUsize::new(0),
+            freed: Notify::new(),
+        }))
     }
 
-    /// How many more are to be put to work now, beside so many that are at work.
-    pub(super) fn free(&self, at_work: usize) -> usize {
-        let awake = at_work.saturating_sub(self.asleep.load(Ordering::Relaxed));
-        self.all.available_permits().min(self.window.room(awake))
+    /// How many more requests are to be made now.
+    pub(super) fn free(&self) -> usize {
+        let Inner { all, budget, window, under_way, .. } = &*self.0;
+        let under_way = under_way.load(Ordering::Relaxed);
+        let room = if under_way < window.size() {
+            window.room(under_way)
+        } else {
+            UNCROWDED.saturating_sub(budget.under_way.load(Ordering::Relaxed)).min(STEP)
+        };
+        all.available_permits().min(room)
     }
 
     /// Asks for a slot, from now on.
     pub(super) fn claim(&self) -> Claim {
-        Claim { slots: self.clone(), since: Instant::now() }
+        Claim { counted: Counted::new(self), since: Instant::now() }
+    }
+
+    /// For whoever makes requests beside the worker: tells the worker when they are made.
+    pub(super) fn tell_when_freed(&self) -> Freed {
+        Freed(self.clone())
+    }
+
+    /// Returns when somebody else has let go of a slot. The worker hears from its own requests that there is room again, and of
+    /// theirs in no other way.
+    pub(super) async fn freed_elsewhere(&self) {
+        self.0.freed.notified().await;
     }
 
     /// Of the two semaphores neither is ever closed.
     async fn permits(&self) -> Permits {
-        let of_all = Arc::clone(&self.all).acquire_owned().await.ok();
-        let (own, shared) = (|| Arc::clone(&self.own), || Arc::clone(&self.budget.0));
+        let Inner { all, own, budget, .. } = &*self.0;
+        let of_all = Arc::clone(all).acquire_owned().await.ok();
+        let (own, shared) = (|| Arc::clone(own), || Arc::clone(&budget.shared));
         let in_process = match own().try_acquire_owned().or_else(|_| shared().try_acquire_owned()) {
             Ok(permit) => Some(permit),
             Err(_) => tokio::select! {
@@ -88,23 +121,32 @@ struct Permits {
     _in_process: Option<OwnedSemaphorePermit>,
 }
 
+/// Tells the worker of its end.
+pub(super) struct Freed(Slots);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        self.0.0.freed.notify_one();
+    }
+}
+
 /// What waits for a slot.
 pub(super) struct Claim {
-    slots: Slots,
+    counted: Counted,
     since: Instant,
 }
 
 impl Claim {
     pub(super) async fn slot(self) -> Slot {
-        let permits = Some(self.slots.permits().await);
-        Slot { slots: self.slots, permits, waited: self.since.elapsed() }
+        let permits = self.counted.slots.permits().await;
+        Slot { slots: self.counted.slots.clone(), held: Some((permits, self.counted)), waited: self.since.elapsed() }
     }
 }
 
 /// A permit to have a request under way.
 pub(super) struct Slot {
     slots: Slots,
-    permits: Option<Permits>,
+    held: Option<(Permits, Counted)>,
     /// How long it was waited for.
     waited: Duration,
 }
@@ -112,7 +154,7 @@ pub(super) struct Slot {
 impl Slot {
     /// The answer to the first request came after so long.
     pub(super) fn answered(&self, took: Duration) {
-        self.slots.window.learn(self.waited, took);
+        self.slots.0.window.learn(self.waited, took);
     }
 
     /// Lets others have it.
@@ -122,27 +164,32 @@ impl Slot {
 
     /// Waits without holding the slot.
     pub(super) async fn sleep(&mut self, wait: Duration) {
-        self.permits = None;
-        let asleep = Asleep::new(&self.slots.asleep);
+        self.held = None;
         tokio::time::sleep(wait).await;
-        drop(asleep);
-        self.permits = Some(self.slots.permits().await);
+        let counted = Counted::new(&self.slots);
+        self.held = Some((self.slots.permits().await, counted));
     }
 }
 
-/// Counts one that sleeps, until it is dropped.
-struct Asleep(Arc<AtomicUsize>);
+/// A request that counts as under way, until it is dropped.
+struct Counted {
+    slots: Slots,
+}
 
-impl Asleep {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
+impl Counted {
+    fn new(slots: &Slots) -> Self {
+        let Inner { budget, under_way, .. } = &*slots.0;
+        under_way.fetch_add(1, Ordering::Relaxed);
+        budget.under_way.fetch_add(1, Ordering::Relaxed);
+        Self { slots: slots.clone() }
     }
 }
 
-impl Drop for Asleep {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let Inner { budget, under_way, .. } = &*self.slots.0;
+        under_way.fetch_sub(1, Ordering::Relaxed);
+        budget.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -160,7 +207,7 @@ mod tests {
     fn a_subscription_has_no_more_than_its_limit() {
         let slots = Slots::new(2, &Budget::default());
         let taken = [slot(&slots), slot(&slots)];
-        assert!(taken.iter().all(Option::is_some) && slot(&slots).is_none() && slots.free(2) == 0);
+        assert!(taken.iter().all(Option::is_some) && slot(&slots).is_none() && slots.free() == 0);
         drop(taken);
         assert!(slot(&slots).is_some());
     }
@@ -179,9 +226,35 @@ mod tests {
         assert!(slot(&another).is_some());
     }
 
+    #[test]
+    fn a_sink_that_does_not_answer_gets_more_requests_while_nobody_else_is_in_their_way() {
+        let budget = Budget::default();
+        let (slots, other) = (Slots::new(MAX_IN_FLIGHT, &budget), Slots::new(MAX_IN_FLIGHT, &budget));
+        let first = slots.free();
+        assert!(first < UNCROWDED / 4, "not all at once");
+        let mut claims: Vec<Claim> = (0..first).map(|_| slots.claim()).collect();
+        assert_eq!(slots.free(), STEP);
+        claims.extend((first..UNCROWDED).map(|_| slots.claim()));
+        assert_eq!((slots.free(), other.free()), (0, first), "the other has not had its own yet");
+        drop(claims);
+        assert_eq!(slots.free(), first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_sleeps_is_not_under_way() {
+        let slots = Slots::new(1, &Budget::default());
+        let mut sleeper = slot(&slots).unwrap();
+        assert_eq!(slots.free(), 0);
+        let mut sleep = Box::pin(sleeper.sleep(Duration::from_secs(1)));
+        assert!(sleep.as_mut().now_or_never().is_none());
+        assert_eq!(slots.free(), 1);
+        sleep.await;
+        assert_eq!(slots.free(), 0);
+    }
+
     #[tokio::test]
     async fn whoever_waits_goes_on_with_the_first_that_is_free() {
-        let budget = Budget(Arc::new(Semaphore::new(1)));
+        let budget = Budget { shared: Arc::new(Semaphore::new(1)), ..Budget::default() };
         let slots = Slots::new(MAX_IN_FLIGHT, &budget);
         let mut taken: Vec<Slot> = std::iter::from_fn(|| slot(&slots)).collect();
         assert_eq!(taken.len(), OWN + 1);

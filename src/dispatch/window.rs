@@ -36,7 +36,7 @@ impl Window {
         Self { size: AtomicUsize::new(FIRST.min(most) * PARTS), most, is_crowded: AtomicBool::new(false) }
     }
 
-    /// How many more may be put to work beside so many. In a crowd that is none until half of the window is free: a pull for each
+    /// How many more requests may be made beside so many. In a crowd that is none until half of the window is free: a pull for each
     /// event would cost the server more than the event.
     pub(super) fn room(&self, at_work: usize) -> usize {
         let size = self.size();
@@ -45,7 +45,7 @@ impl Window {
     }
 
     /// Events that may be under way.
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.size.load(Ordering::Relaxed) / PARTS
     }
 

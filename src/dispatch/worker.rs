@@ -131,6 +131,7 @@ impl Worker {
     async fn pull(&mut self, puller: &mut Puller, stop: &CancellationToken, patience: &mut Duration) -> End {
         let mut link = self.context.shared.pulls.link();
         let mut signs_of_work = self.desk.signs_of_work();
+        let slots = self.desk.slots();
         loop {
             self.context.meter.pull_credits.set(puller.outstanding() as u64);
             let room = if puller.is_asking() { 0 } else { self.desk.room() };
@@ -157,6 +158,7 @@ impl Worker {
                     self.desk.asked();
                     at(Point::PullAsked, puller.ask(granted)).await;
                 }
+                () = slots.freed_elsewhere(), if room == 0 && !puller.is_asking() => {}
             }
         }
     }
