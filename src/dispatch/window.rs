@@ -16,7 +16,7 @@ const SLOW: u32 = 8;
 /// It gets no smaller: each pull from JetStream should be worth its while.
 const FEWEST: usize = 8;
 /// It begins with this, for many subscriptions may begin at once.
-const FIRST: usize = 16;
+const FIRST: usize = 64;
 /// One request moves the window by one part of so many.
 const PARTS: usize = 2;
 

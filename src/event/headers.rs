@@ -1,8 +1,7 @@
 //! Where the headers of a message are written, whatever they become: a header map, or bytes that go out as they are.
 
-use ::http::{HeaderMap, HeaderValue};
-
-use super::http::header_name;
+use ::http::header::CONTENT_TYPE;
+use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 /// What the header of an attribute begins with, in both bindings.
 pub(super) const PREFIX: &str = "ce-";
@@ -23,7 +22,9 @@ pub trait Headers {
 /// A map that is full takes no more.
 impl Headers for HeaderMap {
     fn attribute(&mut self, name: &str, value: &str) {
-        self.set(&[PREFIX, name].concat(), value);
+        if let (Some(name), Ok(value)) = (attribute_name(name), HeaderValue::from_str(value)) {
+            let _ = self.try_insert(name, value);
+        }
     }
 
     fn set(&mut self, name: &str, value: &str) {
@@ -39,9 +40,37 @@ impl Headers for HeaderMap {
     }
 }
 
+/// The names that nearly every event has cost no memory and no look at their characters.
+fn attribute_name(name: &str) -> Option<HeaderName> {
+    const SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
+    const ID: HeaderName = HeaderName::from_static("ce-id");
+    const SOURCE: HeaderName = HeaderName::from_static("ce-source");
+    const TYPE: HeaderName = HeaderName::from_static("ce-type");
+    const TIME: HeaderName = HeaderName::from_static("ce-time");
+    const SUBJECT: HeaderName = HeaderName::from_static("ce-subject");
+    const DATASCHEMA: HeaderName = HeaderName::from_static("ce-dataschema");
+    Some(match name {
+        "specversion" => SPECVERSION,
+        "id" => ID,
+        "source" => SOURCE,
+        "type" => TYPE,
+        "time" => TIME,
+        "subject" => SUBJECT,
+        "dataschema" => DATASCHEMA,
+        _ => return HeaderName::try_from([PREFIX, name].concat()).ok(),
+    })
+}
+
+fn header_name(name: &str) -> Option<HeaderName> {
+    match name {
+        "content-type" => Some(CONTENT_TYPE),
+        _ => HeaderName::try_from(name).ok(),
+    }
+}
+
 /// The bytes of a header line for [`Headers::attribute`]; the same in HTTP and in NATS.
 pub(crate) fn write_attribute(bytes: &mut Vec<u8>, name: &str, value: &str) {
-    debug_assert!(::http::HeaderName::try_from(name).is_ok() && value.bytes().all(|byte| matches!(byte, b' '..=b'~')));
+    debug_assert!(HeaderName::try_from(name).is_ok() && value.bytes().all(|byte| matches!(byte, b' '..=b'~')));
     bytes.reserve(PREFIX.len() + name.len() + value.len() + 4);
     for part in [PREFIX, name, ": ", value, "\r\n"] {
         bytes.extend_from_slice(part.as_bytes());

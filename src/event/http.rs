@@ -139,27 +139,6 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a He
     }
 }
 
-/// The names that nearly every event has cost no memory and no look at their characters.
-pub(super) fn header_name(name: &str) -> Option<HeaderName> {
-    const ID: HeaderName = HeaderName::from_static("ce-id");
-    const SOURCE: HeaderName = HeaderName::from_static("ce-source");
-    const TYPE: HeaderName = HeaderName::from_static("ce-type");
-    const TIME: HeaderName = HeaderName::from_static("ce-time");
-    const SUBJECT: HeaderName = HeaderName::from_static("ce-subject");
-    const DATASCHEMA: HeaderName = HeaderName::from_static("ce-dataschema");
-    Some(match name {
-        "ce-specversion" => SPECVERSION,
-        "content-type" => CONTENT_TYPE,
-        "ce-id" => ID,
-        "ce-source" => SOURCE,
-        "ce-type" => TYPE,
-        "ce-time" => TIME,
-        "ce-subject" => SUBJECT,
-        "ce-dataschema" => DATASCHEMA,
-        _ => return HeaderName::try_from(name).ok(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
