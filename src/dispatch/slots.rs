@@ -1,5 +1,5 @@
 //! How many requests are under way at once: for one subscription, and for all of them together. An event that waits (for the
-//! retry of a reply or of a dead letter) gives its slot to others, but stays counted.
+//! retry of a reply or of a dead letter) gives its slot to others.
 //!
 //! A few requests are every subscription's own; what it has beyond them it takes from a budget that all share. So many busy
 //! subscriptions do not open a connection for each event that they could have under way, which costs the kernel several times
