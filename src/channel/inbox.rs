@@ -100,21 +100,49 @@ impl Subscriber for Inbox {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use bytes::BytesMut;
 
     use super::super::wire::frame::{Frame, Next, next};
     use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn message(frame: &str) -> Message {
+        let Ok(Next::Frame(Frame::Message(message))) = next(&mut BytesMut::from(frame)) else { panic!("no message") };
+        message
+    }
 
     #[test]
     fn it_holds_what_was_asked_for_and_no_more() {
         let inbox = Inbox::default();
         inbox.expect(3);
         for _ in 0..3 * WORDS {
-            let Ok(Next::Frame(Frame::Message(message))) = next(&mut BytesMut::from("MSG a 1 0\r\n\r\n")) else {
-                panic!("no message")
-            };
-            inbox.receive(message);
+            inbox.receive(message("MSG a 1 0\r\n\r\n"));
         }
         assert_eq!(std::iter::from_fn(|| inbox.take()).count(), 3 + WORDS);
+    }
+
+    #[test]
+    fn a_heartbeat_is_noted_and_wakes_nobody() {
+        let (inbox, woken) = (Inbox::default(), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        inbox.expect(1);
+        assert!(inbox.poll_take(&Context::from_waker(&waker)).is_pending() && inbox.heartbeat().is_none());
+        inbox.receive(message("HMSG a 1 31 31\r\nNATS/1.0 100 Idle Heartbeat\r\n\r\n\r\n"));
+        assert!(inbox.heartbeat().is_some() && !woken.0.load(Ordering::Relaxed) && inbox.take().is_none());
+        // Anybody can store a message that looks like one; it is delivered, and so it can be answered.
+        inbox.receive(message("HMSG a 1 $JS.ACK.S.C.1.2.3.4.0 16 16\r\nNATS/1.0 100\r\n\r\n\r\n"));
+        assert!(woken.0.load(Ordering::Relaxed) && inbox.take().is_some());
     }
 }
