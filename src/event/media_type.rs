@@ -9,6 +9,9 @@ pub(super) const EVENT_BATCH: &str = "application/cloudevents-batch+json";
 /// Every content type that begins so says that the body is an event in some format.
 const EVENT_PREFIX: &str = "application/cloudevents";
 
+/// What nearly all events have; it need not be taken apart.
+const JSON: &str = "application/json";
+
 /// The event formats that we speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
@@ -41,7 +44,10 @@ pub(super) fn format(content_type: &str) -> Result<Option<Format>, Error> {
 
 /// `*/json` and `*/*+json`, whatever the parameters (CloudEvents JSON format, section 3.1).
 pub(super) fn is_json(media_type: &str) -> bool {
-    let Some((_, subtype)) = essence(media_type).split_once('/') else {
+    if media_type == JSON {
+        return true;
+    }
+    let Some((_, subtype)) = split_once(essence(media_type), b'/') else {
         return false;
     };
     let suffix = subtype.len().checked_sub("+json".len()).and_then(|start| subtype.get(start..));
@@ -50,6 +56,9 @@ pub(super) fn is_json(media_type: &str) -> bool {
 
 /// RFC 2046 in the grammar of RFC 9110 section 8.3.1: `type/subtype` and any parameters.
 pub(super) fn is_valid(text: &str) -> bool {
+    if text == JSON {
+        return true;
+    }
     let (essence, mut parameters) = text.split_at(find(text, b';').unwrap_or(text.len()));
     let essence_ok = match split_once(essence.trim_end_matches([' ', '\t']), b'/') {
         Some((kind, subtype)) => is_token(kind) && is_token(subtype),

@@ -4,8 +4,6 @@
 use std::fmt::Write as _;
 use std::net::Ipv6Addr;
 
-use super::text::split_once;
-
 /// An absolute URI or a relative reference, with or without query and fragment.
 pub(super) fn is_reference(text: &str) -> bool {
     if let Some(rest) = after_scheme(text) {
@@ -38,47 +36,34 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 fn after_scheme(text: &str) -> Option<&str> {
-    let (scheme, rest) = split_once(text, b':')?;
-    let mut bytes = scheme.bytes();
-    let named = bytes.next()?.is_ascii_alphabetic()
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
-    named.then_some(rest)
+    let is_named = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    let scheme = text.bytes().take_while(is_named).count();
+    let begins_with_letter = text.bytes().next()?.is_ascii_alphabetic();
+    text[scheme..].strip_prefix(':').filter(|_| begins_with_letter)
 }
 
 fn is_after_scheme(text: &str) -> bool {
-    let (text, fragment) = split_once(text, b'#').unwrap_or((text, ""));
-    let (text, query) = split_once(text, b'?').unwrap_or((text, ""));
     let path = match text.strip_prefix("//") {
         None => text,
-        Some(rest) => {
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            if !is_authority(authority) {
-                return false;
-            }
-            path
-        }
-    };
-    is_made_of(path, b":@/") && is_made_of(query, b":@/?") && is_made_of(fragment, b":@/?")
-}
-
-fn is_authority(text: &str) -> bool {
-    let (user, host_port) = text.rsplit_once('@').unwrap_or(("", text));
-    if !is_made_of(user, b":") {
-        return false;
-    }
-    let (host_ok, port) = match host_port.strip_prefix('[') {
-        Some(literal) => match literal.split_once(']') {
-            Some((address, port)) => (is_ip_literal(address), port),
+        Some(authority) => match after_authority(authority) {
+            Some(path) => path,
             None => return false,
         },
-        None => {
-            let (host, port) = host_port.split_at(host_port.find(':').unwrap_or(host_port.len()));
-            (is_made_of(host, b""), port)
-        }
     };
-    let port_ok =
-        port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()));
-    host_ok && port_ok
+    let rest = after(path, PATH);
+    let rest = rest.strip_prefix('?').map_or(rest, |query| after(query, QUERY));
+    let rest = rest.strip_prefix('#').map_or(rest, |fragment| after(fragment, QUERY));
+    rest.is_empty()
+}
+
+fn after_authority(text: &str) -> Option<&str> {
+    let host = after(text, USER).strip_prefix('@').unwrap_or(text);
+    let port = match host.strip_prefix('[') {
+        None => after(host, HOST),
+        Some(literal) => literal.split_once(']').filter(|(address, _)| is_ip_literal(address))?.1,
+    };
+    let rest = port.strip_prefix(':').map_or(port, |digits| digits.trim_start_matches(|c: char| c.is_ascii_digit()));
+    (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
 }
 
 fn is_ip_literal(text: &str) -> bool {
@@ -88,41 +73,47 @@ fn is_ip_literal(text: &str) -> bool {
                 && version.bytes().all(|byte| byte.is_ascii_hexdigit())
                 && !address.is_empty()
                 && !address.contains('%')
-                && is_made_of(address, b":")
+                && after(address, USER).is_empty()
         });
     }
     text.parse::<Ipv6Addr>().is_ok()
 }
 
-/// Unreserved characters, sub-delimiters, whole percent-escapes, characters outside ASCII, and `more`.
-fn is_made_of(text: &str, more: &[u8]) -> bool {
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let ok = match byte {
-            b'%' => {
-                [bytes.next(), bytes.next()].iter().all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit()))
-            }
-            _ => IS_COMMON[usize::from(byte)] || more.contains(&byte),
+/// What follows the characters of one part: those, whole percent-escapes, and characters outside ASCII.
+fn after(text: &str, part: u8) -> &str {
+    let mut rest = text.as_bytes();
+    loop {
+        let end = rest.iter().take_while(|byte| PARTS[usize::from(**byte)] & part != 0).count();
+        rest = match &rest[end..] {
+            [b'%', high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
+            after => return &text[text.len() - after.len()..],
         };
-        if !ok {
-            return false;
-        }
     }
-    true
 }
 
-/// Bytes of unreserved characters, of sub-delimiters, and of characters outside ASCII.
-const IS_COMMON: [bool; 256] = {
-    let mut is_common = [false; 256];
+const HOST: u8 = 1;
+const USER: u8 = 2;
+const PATH: u8 = 4;
+/// Or fragment.
+const QUERY: u8 = 8;
+
+/// The parts in which a byte may stand: unreserved characters, sub-delimiters and characters outside ASCII in all of them.
+const PARTS: [u8; 256] = {
+    let mut parts = [0; 256];
     let mut byte = 0;
     while byte < 256 {
         let value = byte as u8;
-        is_common[byte] = is_unreserved(value)
-            || !value.is_ascii()
-            || matches!(value, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
+        parts[byte] = match value {
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => HOST | USER | PATH | QUERY,
+            b':' => USER | PATH | QUERY,
+            b'@' | b'/' => PATH | QUERY,
+            b'?' => QUERY,
+            _ if is_unreserved(value) || !value.is_ascii() => HOST | USER | PATH | QUERY,
+            _ => 0,
+        };
         byte += 1;
     }
-    is_common
+    parts
 };
 
 const fn is_unreserved(byte: u8) -> bool {
@@ -155,6 +146,9 @@ mod tests {
             "/a%20b",
             "/café",
             "http://exämple.com:/",
+            "http://@h",
+            "http://h?q",
+            "http://h:80#f",
             "file:///etc/passwd",
         ] {
             assert!(is_reference(valid), "{valid}");
@@ -166,6 +160,11 @@ mod tests {
             "http://[::1]x/",
             "http://[v.a]/",
             "http://h:x/",
+            "http://h:1x",
+            "http://h:1:2/",
+            "http://[::1]@h/",
+            "http://a[b@h/",
+            "http://a%zz@h/",
             "http://h/a b",
             "/a b",
             "/a%2",
