@@ -43,7 +43,10 @@ pub(crate) fn json_event(bytes: &[u8]) {
     let body = Bytes::copy_from_slice(bytes);
     sdk::fuzz::agrees_on_json(&body);
     match json::decode(&body) {
-        Ok(event) => comes_back(&event),
+        Ok(event) => {
+            is_json(&body);
+            comes_back(&event);
+        }
         Err(fault) => is_told(&fault),
     }
 }

@@ -1,6 +1,8 @@
 //! The CloudEvents JSON event format: one event or a batch, read without touching the bytes of `data`.
 
 mod read;
+mod scan;
+mod shape;
 mod write;
 
 pub(super) use read::decode_unlabelled;

@@ -1,18 +1,14 @@
-//! Reading the JSON format. Members are borrowed from the input ([`RawValue`]): JSON data is never parsed into values and written
-//! again, which would lose digits, order and duplicate keys, and costs ten times as much. Nesting costs no stack, so its depth
-//! needs no bound.
+//! Reading the JSON format. Members are borrowed from the input: JSON data is never parsed into values and written again, which
+//! would lose digits, order and duplicate keys, and costs ten times as much. Nesting costs no stack, so its depth needs no bound.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
+use super::scan::{NotJson, Scanner, Value};
+use super::shape;
 use crate::event::validate::{self, Kind, excerpt};
 use crate::event::{Builder, Error, Event, MAX_ATTRIBUTES, SpecVersion, Written, media_type};
 
@@ -24,31 +20,43 @@ const MAX_MEMBERS: usize = MAX_ATTRIBUTES + 3;
 /// # Errors
 /// When the bytes are no JSON object that holds a valid event.
 pub fn decode(bytes: &Bytes) -> Result<Event, Error> {
-    Envelope::parse(text(bytes)?).map_err(|fault| not_json("event", &fault))?.into_event(bytes, None)
+    let text = text(bytes)?;
+    decode_one(text, bytes).map_err(|refusal| refusal.of(text))
+}
+
+fn decode_one(text: &str, bytes: &Bytes) -> Result<Event, Refusal> {
+    Ok(Envelope::of(text)?.event(bytes, None)?)
 }
 
 /// # Errors
 /// [`Error::InBatch`] names the first event at fault.
 pub fn decode_batch(bytes: &Bytes) -> Result<Vec<Event>, Error> {
     let text = text(bytes)?;
-    let mut events: Vec<Event> = Vec::new();
-    // In one go. A batch that cannot be read so is read once more, event by event, to tell which one is at fault.
-    let envelopes: Vec<Result<Envelope<'_>, serde_json::Error>> = match serde_json::from_str(text) {
-        Ok(Batch(envelopes)) => envelopes.into_iter().map(Ok).collect(),
-        Err(_) => {
-            let Batch(members) = serde_json::from_str(text).map_err(|fault| not_json("batch of events", &fault))?;
-            members.into_iter().map(|member: &RawValue| Envelope::parse(member.get())).collect()
-        }
+    let mut events = Vec::new();
+    let Err(refusal) = decode_all(text, bytes, &mut events) else {
+        return Ok(events);
     };
-    for (index, envelope) in envelopes.into_iter().enumerate() {
-        let event = envelope
-            .map_err(|fault| not_json("event", &fault))
-            .and_then(|envelope| envelope.into_event(bytes, None))
-            .and_then(|event| same_version(events.first(), event))
-            .map_err(|fault| Error::InBatch { index, fault: Box::new(fault) })?;
+    // What is no array of values at all is not the fault of one event.
+    let members = shape::batch(text).map_err(|fault| not_json("batch of events", &fault))?;
+    let index = events.len();
+    let member = members.get(index).map_or("", |member| member.get());
+    Err(Error::InBatch { index, fault: Box::new(refusal.of(member)) })
+}
+
+/// Stops at the first event that is none.
+fn decode_all(text: &str, bytes: &Bytes, events: &mut Vec<Event>) -> Result<(), Refusal> {
+    let mut scanner = Scanner::new(text);
+    let mut envelope = Envelope::default();
+    scanner.array(|scanner| {
+        if events.len() == MAX_BATCH_EVENTS {
+            return Err(Refusal::NotJson);
+        }
+        envelope.read(scanner)?;
+        let event = same_version(events.first(), envelope.event(bytes, None)?)?;
         events.push(event);
-    }
-    Ok(events)
+        Ok(())
+    })?;
+    Ok(scanner.end()?)
 }
 
 /// Reads a message that does not say what it is: `None` when it is no JSON object with a `specversion`, so that it claims nothing.
@@ -60,16 +68,50 @@ pub(in crate::event) fn decode_unlabelled(
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return None;
     }
-    let envelope = Envelope::parse(std::str::from_utf8(bytes).ok()?).ok()?;
-    envelope.get("specversion")?;
-    let id = envelope.get("id").is_none().then(absent_id);
-    Some(envelope.into_event(bytes, id))
+    let envelope = Envelope::of(std::str::from_utf8(bytes).ok()?).ok()?;
+    present(envelope.specversion)?;
+    let id = envelope.attribute("id").is_none().then(absent_id);
+    Some(envelope.event(bytes, id))
 }
 
 fn text(bytes: &Bytes) -> Result<&str, Error> {
     std::str::from_utf8(bytes).map_err(|fault| {
         Error::Malformed(format!("the JSON is not UTF-8: the fault is at byte {}", fault.valid_up_to()))
     })
+}
+
+/// Why there is no event.
+enum Refusal {
+    NotJson,
+    Invalid(Error),
+}
+
+impl Refusal {
+    /// `text` is that of the event.
+    fn of(self, text: &str) -> Error {
+        match self {
+            Self::Invalid(fault) => fault,
+            Self::NotJson => match shape::event(text) {
+                Err(fault) => not_json("event", &fault),
+                Ok(()) => {
+                    debug_assert!(false, "serde_json takes what the scanner does not: {text}");
+                    Error::Malformed("this is not a JSON event".to_owned())
+                }
+            },
+        }
+    }
+}
+
+impl From<NotJson> for Refusal {
+    fn from(NotJson: NotJson) -> Self {
+        Self::NotJson
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(fault: Error) -> Self {
+        Self::Invalid(fault)
+    }
 }
 
 fn not_json(what: &str, fault: &serde_json::Error) -> Error {
@@ -87,32 +129,72 @@ fn same_version(first: Option<&Event>, event: Event) -> Result<Event, Error> {
     }
 }
 
-/// The members of one object that are not `null`, in order.
+/// The members of one object.
+#[derive(Default)]
 struct Envelope<'a> {
-    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    specversion: Option<Value<'a>>,
+    data: Option<Value<'a>>,
+    data_base64: Option<Value<'a>>,
+    /// All others, in order.
+    attributes: Vec<(Cow<'a, str>, Value<'a>)>,
     /// The first name that is there twice, `null` or not.
     twice: Option<String>,
     too_many: bool,
 }
 
 impl<'a> Envelope<'a> {
-    fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
+    /// That of a text which holds nothing else.
+    fn of(text: &'a str) -> Result<Self, NotJson> {
+        let mut scanner = Scanner::new(text);
+        let mut envelope = Self::default();
+        envelope.read(&mut scanner)?;
+        scanner.end()?;
+        Ok(envelope)
     }
 
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.members.iter().find(|(known, value)| known == name && !is_null(value)).map(|(_, value)| *value)
+    /// Reads the members of another object into the room of those before.
+    fn read(&mut self, scanner: &mut Scanner<'a>) -> Result<(), NotJson> {
+        self.attributes.clear();
+        *self = Self { attributes: std::mem::take(&mut self.attributes), ..Self::default() };
+        let mut members = 0;
+        scanner.object(|name, value| {
+            if members == MAX_MEMBERS {
+                self.too_many = true;
+                return;
+            }
+            members += 1;
+            let known = match name.as_ref() {
+                "specversion" => &mut self.specversion,
+                "data" => &mut self.data,
+                "data_base64" => &mut self.data_base64,
+                _ => {
+                    if self.attributes.iter().any(|(known, _)| *known == name) {
+                        self.twice.get_or_insert_with(|| name.clone().into_owned());
+                    }
+                    self.attributes.push((name, value));
+                    return;
+                }
+            };
+            if known.is_some() {
+                self.twice.get_or_insert_with(|| name.into_owned());
+            }
+            *known = present(*known).or(Some(value));
+        })
+    }
+
+    fn attribute(&self, name: &str) -> Option<Value<'a>> {
+        present(self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| *value))
     }
 
     /// `bytes` is where the members lie; `id` is set for an event that came without.
-    fn into_event(self, bytes: &Bytes, id: Option<String>) -> Result<Event, Error> {
-        if let Some(name) = self.twice {
-            return Err(Error::attribute(excerpt(&name), "is there twice, expected once"));
+    fn event(&self, bytes: &Bytes, id: Option<String>) -> Result<Event, Error> {
+        if let Some(name) = &self.twice {
+            return Err(Error::attribute(excerpt(name), "is there twice, expected once"));
         }
         if self.too_many {
             return Err(Error::Malformed(format!("the event has more than {MAX_ATTRIBUTES} attributes")));
         }
-        let Some(version) = self.get("specversion") else {
+        let Some(version) = present(self.specversion) else {
             return Err(Error::attribute("specversion", "is missing, expected \"1.0\" or \"0.3\""));
         };
         let version = SpecVersion::parse(&string("specversion", version)?)?;
@@ -121,11 +203,14 @@ impl<'a> Envelope<'a> {
             builder.attribute("id", &id)?;
         }
         let data = self.data(version)?;
-        for (name, value) in &self.members {
-            if is_null(value) || matches!(name.as_ref(), "specversion" | "data" | "data_base64") {
+        for (name, value) in &self.attributes {
+            if value.is_null() {
                 continue;
             }
-            let value = attribute(version, name, value)?;
+            let value = match value.characters() {
+                Some(characters) => Cow::Borrowed(characters),
+                None => attribute(version, name, *value)?,
+            };
             if version == SpecVersion::V03 && name == "datacontentencoding" && matches!(data, Data::Encoded { .. }) {
                 // The bytes are no longer encoded, so the event does not say so.
                 validate::attribute(version, name, &value, Written::As(&value))?;
@@ -139,18 +224,18 @@ impl<'a> Envelope<'a> {
 
     fn data(&self, version: SpecVersion) -> Result<Data<'a>, Error> {
         // `null` is a value here, unlike in attributes.
-        let data = self.members.iter().find(|(name, _)| name == "data").map(|(_, value)| *value);
-        let encoding = self.get("datacontentencoding");
-        match (version, data, self.get("data_base64")) {
+        match (version, self.data, present(self.data_base64)) {
             (SpecVersion::V03, _, Some(_)) => {
                 let fault = "does not exist in specversion 0.3, expected data with datacontentencoding base64";
                 Err(Error::attribute("data_base64", fault))
             }
-            (SpecVersion::V10, Some(data), Some(_)) if !is_null(data) => {
+            (SpecVersion::V10, Some(data), Some(_)) if !data.is_null() => {
                 Err(Error::Malformed("the event has both data and data_base64, expected one of them".to_owned()))
             }
             (SpecVersion::V10, _, Some(encoded)) => Ok(Data::Encoded { member: "data_base64", value: encoded }),
-            (SpecVersion::V03, Some(data), None) if encoding.is_some() && !is_null(data) => {
+            (SpecVersion::V03, Some(data), None)
+                if !data.is_null() && self.attribute("datacontentencoding").is_some() =>
+            {
                 Ok(Data::Encoded { member: "data", value: data })
             }
             (_, Some(data), None) => Ok(Data::Plain(data)),
@@ -159,16 +244,21 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// `null` is no value of an attribute.
+fn present(value: Option<Value<'_>>) -> Option<Value<'_>> {
+    value.filter(|value| !value.is_null())
+}
+
 /// How the data of an event is written.
 #[derive(Clone, Copy)]
 enum Data<'a> {
     None,
     /// Member `data`, maybe `null`.
-    Plain(&'a RawValue),
+    Plain(Value<'a>),
     /// A base64 string.
     Encoded {
         member: &'static str,
-        value: &'a RawValue,
+        value: Value<'a>,
     },
 }
 
@@ -187,24 +277,24 @@ fn set_data(builder: &mut Builder, bytes: &Bytes, data: Data<'_>) -> Result<(), 
             if content_type.is_none() {
                 builder.attribute("datacontenttype", "application/json")?;
             }
-            builder.data(slice_of(bytes, value.get()));
+            builder.data(slice_of(bytes, value.text()));
         }
-        Data::Plain(value) if is_null(value) => {}
-        Data::Plain(value) if is_string(value) => builder.data(match string("data", value)? {
+        Data::Plain(value) if value.is_null() => {}
+        Data::Plain(value) if value.is_string() => builder.data(match string("data", value)? {
             Cow::Borrowed(characters) => slice_of(bytes, characters),
             Cow::Owned(characters) => characters.into(),
         }),
-        Data::Plain(value) => builder.data(slice_of(bytes, value.get())),
+        Data::Plain(value) => builder.data(slice_of(bytes, value.text())),
     }
     Ok(())
 }
 
 /// The value of one attribute in its canonical text form. Those that the specification names are strings in JSON.
-fn attribute<'a>(version: SpecVersion, name: &str, value: &'a RawValue) -> Result<Cow<'a, str>, Error> {
-    if is_string(value) || Kind::of(version, name).is_some() {
+fn attribute<'a>(version: SpecVersion, name: &str, value: Value<'a>) -> Result<Cow<'a, str>, Error> {
+    if value.is_string() || Kind::of(version, name).is_some() {
         return string(name, value);
     }
-    match value.get() {
+    match value.text() {
         boolean @ ("true" | "false") => Ok(Cow::Borrowed(boolean)),
         number => match number.parse::<i32>() {
             Ok(number) => Ok(Cow::Owned(number.to_string())),
@@ -216,116 +306,19 @@ fn attribute<'a>(version: SpecVersion, name: &str, value: &'a RawValue) -> Resul
     }
 }
 
-fn string<'a>(name: &str, value: &'a RawValue) -> Result<Cow<'a, str>, Error> {
-    let text = value.get();
-    match text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(characters) if !characters.as_bytes().contains(&b'\\') => Ok(Cow::Borrowed(characters)),
-        Some(_) => serde_json::from_str(text).map(Cow::Owned).map_err(|fault| {
-            Error::attribute(excerpt(name), format!("is no JSON string of Unicode characters: {fault}"))
-        }),
-        None => Err(Error::attribute(excerpt(name), format!("is {}, expected a string", excerpt(text)))),
+fn string<'a>(name: &str, value: Value<'a>) -> Result<Cow<'a, str>, Error> {
+    if let Some(characters) = value.characters() {
+        return Ok(Cow::Borrowed(characters));
     }
-}
-
-fn is_string(value: &RawValue) -> bool {
-    value.get().starts_with('"')
-}
-
-fn is_null(value: &RawValue) -> bool {
-    value.get() == "null"
+    if value.is_string() {
+        return serde_json::from_str(value.text()).map(Cow::Owned).map_err(|fault| {
+            Error::attribute(excerpt(name), format!("is no JSON string of Unicode characters: {fault}"))
+        });
+    }
+    Err(Error::attribute(excerpt(name), format!("is {}, expected a string", excerpt(value.text()))))
 }
 
 /// The same bytes without a copy; `part` lies in `whole`, as all that was borrowed from it.
 fn slice_of(whole: &Bytes, part: &str) -> Bytes {
     whole.slice_ref(part.as_bytes())
-}
-
-impl<'de> Deserialize<'de> for Envelope<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EnvelopeVisitor)
-    }
-}
-
-struct EnvelopeVisitor;
-
-impl<'de> Visitor<'de> for EnvelopeVisitor {
-    type Value = Envelope<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object with the attributes of one event")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut envelope = Envelope { members: Vec::with_capacity(12), twice: None, too_many: false };
-        while let Some(Name(name)) = map.next_key()? {
-            if envelope.members.len() == MAX_MEMBERS {
-                envelope.too_many = true;
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let value = map.next_value::<&RawValue>()?;
-            if envelope.twice.is_none() && envelope.members.iter().any(|(known, _)| *known == name) {
-                envelope.twice = Some(name.clone().into_owned());
-            }
-            envelope.members.push((name, value));
-        }
-        Ok(envelope)
-    }
-}
-
-/// A member's name, borrowed unless it holds escapes.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-
-        impl<'de> Visitor<'de> for NameVisitor {
-            type Value = Name<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a name")
-            }
-
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
-            }
-        }
-
-        deserializer.deserialize_str(NameVisitor)
-    }
-}
-
-struct Batch<T>(Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Batch<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct BatchVisitor<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for BatchVisitor<T> {
-            type Value = Batch<T>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an array of events")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-                let mut batch = Batch(Vec::new());
-                while let Some(member) = members.next_element()? {
-                    if batch.0.len() == MAX_BATCH_EVENTS {
-                        let fault = format!("the batch has more than {MAX_BATCH_EVENTS} events");
-                        return Err(serde::de::Error::custom(fault));
-                    }
-                    batch.0.push(member);
-                }
-                Ok(batch)
-            }
-        }
-
-        deserializer.deserialize_seq(BatchVisitor(PhantomData))
-    }
 }

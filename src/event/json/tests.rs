@@ -204,6 +204,35 @@ fn what_is_no_event_is_refused_and_says_why() {
 }
 
 #[test]
+fn a_string_is_read_to_its_end_wherever_an_escape_is() {
+    for (before, after) in (0..20).flat_map(|before| (0..20).map(move |after| (before, after))) {
+        let (before, after) = ("x".repeat(before), "y".repeat(after));
+        for (written, read) in [("", ""), ("\\\"", "\""), ("\\\\", "\\"), ("\\u0065", "e"), ("é", "é"), ("\u{7f}", "")]
+        {
+            let decoded = with(&format!(r#""{before}a\u0061":"{before}{written}{after}""#));
+            match decoded {
+                Ok(event) => {
+                    assert_eq!(event.attribute(&format!("{before}aa")), Some(format!("{before}{read}{after}").as_str()))
+                }
+                Err(fault) => assert_eq!(written, "\u{7f}", "{fault}"),
+            }
+        }
+        check_refused(with(&format!("\"a\":\"{before}\u{1f}{after}\"")), "control character");
+    }
+}
+
+#[test]
+fn a_message_claims_to_be_an_event_by_any_specversion() {
+    let claims = |body: &str| decode_unlabelled(&Bytes::copy_from_slice(body.as_bytes()), String::new).is_some();
+    for version in ["\"1.0\"", "5", "\"1.0\",\"specversion\":null", "null,\"specversion\":\"1.0\""] {
+        assert!(claims(&format!(r#" {{"specversion":{version}}} "#)), "{version}");
+    }
+    for body in ["{}", r#"{"specversion":null}"#, r#"["specversion"]"#, r#"{"specversion":"1.0"} x"#] {
+        assert!(!claims(body), "{body}");
+    }
+}
+
+#[test]
 fn hostile_shapes_are_bounded() {
     let members: Vec<String> = (0..100_000).map(|index| format!("\"a{index}\":1")).collect();
     check_refused(with(&members.join(",")), "more than 256 attributes");
@@ -253,8 +282,15 @@ fn a_batch_is_whole_or_refused() {
     let good = event("1.0");
     for (body, names) in [
         (format!("[{good},{good},{{}}]"), "event 2 of the batch: attribute 'specversion' is missing"),
-        (format!("[{good},5]"), "event 1 of the batch"),
         (format!("[{good},{}]", event("0.3")), "event 1 of the batch: attribute 'specversion' is 0.3"),
+        (
+            format!("[{good},5]"),
+            "event 1 of the batch: this is not a JSON event: \
+             invalid type: integer `5`, expected an object with the attributes of one event at line 1 column 1",
+        ),
+        (format!("[{{}},{good}"), "this is not a JSON batch of events: EOF while parsing a list at line 1 column"),
+        (format!("[{{}},{good}] x"), "this is not a JSON batch of events: trailing characters at line 1 column"),
+        (format!("[{good},{{\"\\ud800\":1}}]"), "event 1 of the batch: this is not a JSON event: "),
         (good.clone(), "array of events"),
         (format!("[{good}"), "not a JSON batch"),
         (format!("[{}]", vec!["{}"; MAX_BATCH_EVENTS + 1].join(",")), "more than 10000 events"),
@@ -278,6 +314,27 @@ proptest! {
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let bytes = Bytes::from(bytes);
         let _ = (decode(&bytes), decode_batch(&bytes), decode_unlabelled(&bytes, String::new));
+    }
+
+    #[test]
+    fn a_text_is_taken_apart_as_serde_json_takes_it_apart(
+        parts in prop::collection::vec(
+            prop_oneof![
+                Just("{"), Just("}"), Just("["), Just("]"), Just(":"), Just(","), Just(" "), Just("\"a\":"), Just("\"a\""),
+                Just("\"bcdefghijk\\n\""), Just("\"\\ud800\""), Just("\"é\""), Just("\"\t\""), Just("\"\\x\""), Just("\""),
+                Just("null"), Just("true"), Just("tru"), Just("-1.5e3"), Just("01"), Just("1."), Just("{\"a\":[1,{}]}"),
+                Just("\n"), Just("\u{feff}"), Just("{\"a\":1,"), Just("{\"a\":\"b\"}"),
+            ],
+            0..7,
+        )
+    ) {
+        let text = parts.concat();
+        let mut scanner = scan::Scanner::new(&text);
+        let read = scanner.object(|_, _| {}).and_then(|()| scanner.end());
+        prop_assert_eq!(read.is_ok(), shape::event(&text).is_ok(), "{}", text);
+        let batch = decode_batch(&Bytes::from(text.clone()));
+        let is_no_array = batch.is_err_and(|fault| fault.to_string().contains("not a JSON batch"));
+        prop_assert_eq!(is_no_array, shape::batch(&text).is_err(), "{}", text);
     }
 
     #[test]
