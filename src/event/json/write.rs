@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::scan::escaped;
+use crate::event::text::has_none;
 use crate::event::{Event, SpecVersion, media_type};
 
 /// One JSON object, members in the order specversion, id, source, type, other attributes, data.
@@ -61,9 +63,10 @@ fn write_event(out: &mut Vec<u8>, event: &Event) {
 }
 
 fn write_attribute(out: &mut Vec<u8>, event: &Event, name: &str, value: &str) {
-    out.push(b',');
-    write_string(out, name);
-    out.push(b':');
+    // No name has anything to escape.
+    for part in [",\"", name, "\":"] {
+        out.extend_from_slice(part.as_bytes());
+    }
     write_string(out, &event.uri_text(name, value));
 }
 
@@ -111,6 +114,11 @@ fn write_data(out: &mut Vec<u8>, version: SpecVersion, data: &Bytes, form: Form<
 }
 
 fn write_string(out: &mut Vec<u8>, text: &str) {
+    if has_none(text, escaped) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        return out.push(b'"');
+    }
     // Writing a string to memory cannot fail.
     let _ = serde_json::to_writer(out, text);
 }
