@@ -147,7 +147,7 @@ pub async fn run(
         tasks.spawn(telling);
     }
     let dead_letters = DeadLetters::new(publisher.clone(), api.clone());
-    let budget = Budget::default();
+    let (api, budget) = (Arc::new(api), Budget::default());
     let shared =
         Shared { api, pulls: wire, control: control.clone(), dead_letters, attempts, feed, metrics, budget, tracer };
     let (board, board_receiver) = watch::channel(status::Board::default());

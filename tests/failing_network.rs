@@ -1,15 +1,17 @@
 //! A network and a NATS that hang, break in the middle of a frame, or come and go: 503 in time, nothing acknowledged is lost,
 //! everything works again within seconds, and the bridge ends when it is told to.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use serde_json::json;
 
 use crate::support::chaos::ChaosProxy;
 use crate::support::http::post;
 use crate::support::load::Sent;
-use crate::support::resources::{channel, channel_with, subscription, to_yaml};
-use crate::support::{Answer, Bridge, Gate, Load, Nats, Sink, event, until};
+use crate::support::resources::{channel, channel_with, subscribe, subscription, to_yaml};
+use crate::support::{Answer, Bridge, Gate, Load, Nats, Sink, event, until, within};
 
 const STREAM: &str = "KN_DEFAULT__FOO";
 
@@ -88,6 +90,43 @@ async fn answers_that_come_while_nats_is_away_are_settled_when_it_is_back() {
     nats.settled(STREAM).await;
     taken_again(&bridge, "end").await;
     sink.wait_for_id("/", "end").await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_back_makes_sure_of_consumers_with_events_at_work_and_asks_for_no_others() {
+    let nats = Nats::start().await;
+    let proxy = ChaosProxy::to(nats.port()).await;
+    let gate = Gate::new();
+    let closed = gate.clone();
+    let sink = Sink::answering(move |_| Answer::status(200).behind(&closed)).await;
+    let mut documents = documents(&sink.url("/"));
+    documents.push(channel("bar"));
+    documents.extend((0..5).map(|number| subscribe(&format!("idle{number}"), "bar", &sink.url("/"))));
+    let bridge = Bridge::at(&proxy.nats_url()).file("resources.yaml", &to_yaml(&documents)).start().await;
+    bridge.send("foo", &event("1")).await;
+    sink.wait_for_one("/").await;
+    proxy.cut();
+    bridge.wait_for_readyz("503", |answer| answer.status() == 503).await;
+    let client = nats.client().await;
+    let mut said = client.subscribe("$JS.>").await.unwrap();
+    client.flush().await.unwrap();
+    proxy.heal();
+    // By consumer: what was asked first. Whoever makes sure does so before the next pull.
+    let mut first = BTreeMap::new();
+    let mut signs = 0;
+    while first.len() < 6 || signs < 2 {
+        let message = within("the next word", said.next()).await.unwrap();
+        if let Some(call) = message.subject.strip_prefix("$JS.API.CONSUMER.") {
+            let consumer = call.rsplit('.').next().unwrap().to_owned();
+            first.entry(consumer).or_insert(call.starts_with("INFO."));
+        }
+        signs += usize::from(message.payload == "+WPI");
+    }
+    let asked: Vec<String> = first.into_iter().filter_map(|(consumer, asked)| asked.then_some(consumer)).collect();
+    assert_eq!(asked, ["KN_SUB_DEFAULT__SUB"]);
+    gate.open();
+    nats.settled(STREAM).await;
+    assert_eq!(sink.requests("/").len(), 1);
 }
 
 /// Ends within the drain timeout of a second and the little that the last words take.

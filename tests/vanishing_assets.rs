@@ -1,10 +1,15 @@
 //! Streams and consumers that are deleted, paused or taken by others under the bridge's feet: it says so, mends what it can,
 //! and goes on with the rest.
 
+use async_nats::jetstream::AckKind;
+use async_nats::jetstream::consumer::PullConsumer;
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
+use crate::support::chaos::ChaosProxy;
 use crate::support::http::Message;
-use crate::support::resources::{channel, channel_with_stream, subscribe, subscription};
+use crate::support::metrics::scrape;
+use crate::support::resources::{channel, channel_with_stream, subscribe, subscription, to_yaml};
 use crate::support::{Answer, Bridge, Gate, Nats, Sink, event, until};
 
 const STREAM: &str = "KN_DEFAULT__FOO";
@@ -81,6 +86,80 @@ async fn an_answer_for_an_event_of_a_deleted_stream_settles_nothing_in_the_new_o
     sink.wait_for_id("/", "new").await;
     gate.open();
     sink.wait_for("/", 3).await;
+    nats.settled(STREAM).await;
+}
+
+#[tokio::test]
+async fn an_outcome_that_waits_for_a_nats_which_comes_back_with_an_empty_store_settles_nothing_there() {
+    let mut nats = Nats::start().await;
+    let gate = Gate::new();
+    let closed = gate.clone();
+    let sink = Sink::answering(move |request| match (request.id(), request.attempt) {
+        ("old", _) => Answer::status(200).behind(&closed),
+        (_, 1) => Answer::status(500),
+        _ => Answer::status(200),
+    })
+    .await;
+    let delivery = json!({"retry": 3, "backoffDelay": "PT2S"});
+    let spec = json!({"subscriber": {"uri": sink.url("/")}, "delivery": delivery});
+    let bridge = Bridge::serve(&nats, &[channel("foo"), subscription("sub", "foo", spec)]).await;
+    bridge.send("foo", &event("old")).await;
+    sink.wait_for_id("/", "old").await;
+    nats.kill9();
+    nats.forget();
+    nats.start_again().await;
+    send_stubbornly(&bridge, "new").await;
+    sink.wait_for_id("/", "new").await;
+    gate.open();
+    sink.wait_for("/", 3).await;
+    nats.settled(STREAM).await;
+}
+
+/// Deletes the stream with its consumer and makes both as they were, and counts anew.
+async fn make_anew(nats: &Nats) {
+    let stream = nats.stream(STREAM).await;
+    let config = stream.get_info().await.unwrap().config;
+    let consumer = nats.consumers(STREAM).await.remove(0).config;
+    let jetstream = nats.jetstream().await;
+    jetstream.delete_stream(STREAM).await.unwrap();
+    jetstream.create_stream(config).await.unwrap().create_consumer(consumer).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_outcome_that_waits_for_nats_settles_nothing_in_a_stream_that_was_made_anew_meanwhile() {
+    let nats = Nats::start().await;
+    let proxy = ChaosProxy::to(nats.port()).await;
+    let gate = Gate::new();
+    let closed = gate.clone();
+    let sink = Sink::answering(move |request| match request.id() {
+        "old" => Answer::status(200).behind(&closed),
+        _ => Answer::status(200),
+    })
+    .await;
+    let documents = [channel("foo"), subscribe("sub", "foo", &sink.url("/"))];
+    let bridge = Bridge::at(&proxy.nats_url()).file("resources.yaml", &to_yaml(&documents)).start().await;
+    bridge.send("foo", &event("old")).await;
+    sink.wait_for_id("/", "old").await;
+    proxy.cut();
+    bridge.wait_for_readyz("503", |answer| answer.status() == 503).await;
+    make_anew(&nats).await;
+    let new = event("new");
+    let headers: Vec<(&str, &str)> = new.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    nats.publish("foo.default", &headers, "").await;
+    // Another bridge is at it, and both are the first message of their stream.
+    let consumer: PullConsumer = nats.stream(STREAM).await.get_consumer(CONSUMER).await.unwrap();
+    let mut messages = consumer.batch().max_messages(1).messages().await.unwrap();
+    let taken = messages.next().await.unwrap().unwrap();
+    gate.open();
+    proxy.heal();
+    until("the old one has come to its end", || async {
+        scrape(&bridge).await.of_sub("event_age_seconds_count") == Some(1.0)
+    })
+    .await;
+    bridge.wait_until_ready().await;
+    // That one does not come to an end with it.
+    taken.ack_with(AckKind::Nak(None)).await.unwrap();
+    sink.wait_for_id("/", "new").await;
     nats.settled(STREAM).await;
 }
 

@@ -1,7 +1,7 @@
 //! The durable pull consumer of a subscription: made when it is missing, kept when it is there.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU64, Ordering as Memory};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::api::{Api, ApiError};
 use super::plan::{Change, Step, listed, obstacles};
 use super::stream::{EnsureError, nanos, stream_name};
+use super::wire::Wire;
 use super::{broker, inventory, label, name};
 use crate::filter::Filter;
 use crate::resource::{Channel, ChannelKind, ConsumerTemplate, Controls, DeliverPolicy, Key, Ordering, Subscription};
@@ -18,6 +19,10 @@ pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
 /// Deliveries that may wait for their acknowledgement, those that wait for a retry included: so many failing events do not
 /// stand in the way of others. Bounded because the server walks over all of them.
 const DEFAULT_MAX_ACK_PENDING: i64 = 20_000;
+/// In place of the number of a connection.
+const GONE: u64 = u64::MAX;
+/// How long after a question without answer it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Until when a consumer is paused whose subscription says so: for good. It tells our pause from an operator's.
 pub(super) const PAUSED: &str = "2999-01-01T00:00:00Z";
 
@@ -39,10 +44,18 @@ pub struct Consumer {
     /// The last stream sequence that it had delivered, to whomever, before we began.
     pub delivered: u64,
     /// When JetStream made it; another one of the same name was made at another time.
-    pub(super) created: Value,
-    /// Whether it is known to be gone. One that is made in its place counts its messages anew, so an answer to a delivery of
-    /// this one would settle a message that nobody has looked at.
-    pub(super) gone: Arc<AtomicBool>,
+    created: Value,
+    standing: Arc<Standing>,
+}
+
+/// What is known of a consumer to all who have deliveries of it. One that is made in its place may count its messages anew, so an
+/// answer to a delivery of this one would settle a message that nobody has looked at.
+#[derive(Debug, Default)]
+struct Standing {
+    /// The last connection during which it was found to be the one that it was; [`GONE`] when it is not any more.
+    seen: AtomicU64,
+    /// One asks for all.
+    asking: tokio::sync::Mutex<()>,
 }
 
 /// Why a consumer brings nothing.
@@ -140,7 +153,7 @@ pub async fn ensure(api: &Api, channel: &Channel, subscription: &Subscription) -
         pinned: is_pinned_by(subscription),
         delivered,
         created: info["created"].clone(),
-        gone: Arc::default(),
+        standing: Arc::default(),
     })
 }
 
@@ -315,7 +328,8 @@ impl Consumer {
     pub(crate) fn simulated(channel: Key, stream: &str, name: &str, ack_wait: Duration, pinned: bool) -> Self {
         let (stream, name) = (stream.to_owned(), name.to_owned());
         let created = Value::Null;
-        Self { channel, stream, name, created, ack_wait, of_broker: false, pinned, delivered: 0, gone: Arc::default() }
+        let standing = Arc::default();
+        Self { channel, stream, name, created, ack_wait, of_broker: false, pinned, delivered: 0, standing }
     }
 }
 
@@ -338,17 +352,48 @@ impl Consumer {
         Some(Silence::Broken(format!("{pending} messages wait and its consumer delivers none")))
     }
 
-    /// Whether it is still there, although nobody answers for it. When it is not, what it has delivered is not settled any more.
+    /// Whether it is still there. When it is, what it has delivered so far can be settled over the connection that stands; when it
+    /// is not, it is not settled any more.
     ///
     /// # Errors
     /// When JetStream does not answer or says no.
-    pub async fn is_there(&self, api: &Api) -> Result<bool, ApiError> {
+    pub async fn is_there(&self, api: &Api, wire: &Wire) -> Result<bool, ApiError> {
+        // A connection that comes after the question is none of its business.
+        let connection = wire.connection();
         let info = api.consumer_info(&self.stream, &self.name).await?;
         let is_there = info.is_some_and(|info| info["created"] == self.created);
-        if !is_there {
-            self.gone.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
+        self.standing.seen.fetch_max(if is_there { connection } else { GONE }, Memory::Relaxed);
         Ok(is_there)
+    }
+
+    /// Waits for a connection, and asks until it is known whether what came over earlier ones can be settled over it.
+    pub async fn make_sure(&self, api: &Api, wire: &Wire) {
+        let _turn = self.standing.asking.lock().await;
+        loop {
+            wire.connected().await;
+            if self.settles_over(0).is_none_or(|seen| seen >= wire.connection()) {
+                return;
+            }
+            if self.is_there(api, wire).await.is_err() {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        }
+    }
+
+    /// The connection over which a delivery that came over `connection` can be settled; `None` when it must not be any more.
+    pub(super) fn settles_over(&self, connection: u64) -> Option<u64> {
+        let seen = self.standing.seen.load(Memory::Relaxed);
+        (seen != GONE).then(|| seen.max(connection))
+    }
+
+    /// Whether it is known not to be the one any more that it was.
+    pub fn is_gone(&self) -> bool {
+        self.settles_over(0).is_none()
+    }
+
+    /// Notes that JetStream has told of its end.
+    pub(super) fn deleted(&self) {
+        self.standing.seen.store(GONE, Memory::Relaxed);
     }
 
     /// Whether it is there and not paused, so that it gives what is due to whoever asks.

@@ -7,13 +7,13 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{Instant, Sleep};
 
+use super::api::Api;
 use super::broker;
 use super::consumer::{Consumer, GROUP};
 use super::inbox::Inbox;
@@ -30,15 +30,15 @@ const PIN_ID: &str = "Nats-Pin-Id";
 const STOP: Duration = Duration::from_secs(1);
 /// What the server answers while a consumer or a whole JetStream has no leader; the same code as the HTTP one.
 const NO_RESPONDERS: u16 = 503;
+/// Why a consumer is gone of which nobody has said so.
+const REPLACED: &str = "there is none of its name, or another one";
 /// Why a message is poison whose headers are none.
 pub(super) const UNREADABLE: &str = "its headers cannot be read, expected UTF-8 'name: value' lines";
 
 /// A pull loop's view of one consumer.
 pub struct Puller {
-    wire: Wire,
     /// How many denials there were when we asked last.
     denials: u64,
-    consumer: Consumer,
     way: Arc<Way>,
     /// Where pulls are asked for.
     next_subject: String,
@@ -132,18 +132,17 @@ pub enum PullError {
 }
 
 impl Puller {
-    pub fn start(wire: &Wire, consumer: Consumer) -> Self {
+    pub fn start(wire: &Wire, api: &Arc<Api>, consumer: Consumer) -> Self {
         let subject = wire.new_inbox();
         let inbox = Arc::new(Inbox::default());
         let now = Instant::now();
         let renewal = Renewal::new(consumer.pinned);
         Self {
             denials: 0,
-            way: Arc::new(Way::new(wire.clone(), &consumer)),
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", consumer.stream, consumer.name),
+            // Before anything can come.
+            way: Arc::new(Way::new(wire, api, consumer)),
             subscription: wire.subscribe(format!("{subject}.*"), Arc::clone(&inbox) as _),
-            wire: wire.clone(),
-            consumer,
             subject,
             inbox,
             round: 0,
@@ -166,7 +165,7 @@ impl Puller {
         self.round += 1;
         let (expires, heartbeat) = (nanos(self.renewal.expires()), nanos(self.renewal.heartbeat()));
         let mut request = json!({ "batch": room, "expires": expires, "idle_heartbeat": heartbeat });
-        if self.consumer.pinned {
+        if self.way.consumer.pinned {
             request["group"] = json!(GROUP);
             request["id"] = json!(self.pin.clone().unwrap_or_default());
         }
@@ -179,8 +178,9 @@ impl Puller {
         if self.silence.deadline() > too_long {
             self.silence.as_mut().reset(too_long);
         }
-        self.denials = self.wire.denials();
-        self.wire.send(|buffer| wire::write_message(buffer, &self.next_subject, &reply, b"", request.as_bytes())).await;
+        let wire = &self.way.wire;
+        self.denials = wire.denials();
+        wire.send(|buffer| wire::write_message(buffer, &self.next_subject, &reply, b"", request.as_bytes())).await;
     }
 
     /// The next thing that the pull brings. Can be dropped and called again at any time.
@@ -214,10 +214,13 @@ impl Puller {
         if let Poll::Ready(message) = self.inbox.poll_take(cx) {
             return Poll::Ready(Ok(message));
         }
+        if self.way.consumer.is_gone() {
+            return Poll::Ready(Err(PullError::Gone(REPLACED.to_owned())));
+        }
         if self.outstanding == 0 {
             return Poll::Pending;
         }
-        if self.wire.denied_since(&self.next_subject, self.denials) {
+        if self.way.wire.denied_since(&self.next_subject, self.denials) {
             let text = format!("NATS does not permit us to publish to '{}'", self.next_subject);
             return Poll::Ready(Err(PullError::Refused(text)));
         }
@@ -246,8 +249,8 @@ impl Puller {
         };
         self.outstanding = self.outstanding.saturating_sub(1);
         self.renewal.brought_something();
-        let pulled = read(&self.consumer, message, ticket);
-        if self.consumer.pinned {
+        let pulled = read(&self.way.consumer, message, ticket);
+        if self.way.consumer.pinned {
             let pin = headers::find(message.headers(), PIN_ID);
             if pin.is_some() && pin != self.pin {
                 self.pin = pin;
@@ -274,13 +277,13 @@ impl Puller {
 
     /// Stops asking, and gives what has come all the same.
     pub async fn stop(self) -> Vec<Pulled> {
-        let Self { subscription, inbox, way, consumer, .. } = self;
+        let Self { subscription, inbox, way, .. } = self;
         // Nothing comes while the connection is down.
         subscription.drain(STOP).await;
         let messages = std::iter::from_fn(|| inbox.take());
         messages
             .filter_map(|message| Some((Ticket::new(&way, message.reply()?)?, message)))
-            .map(|(ticket, message)| read(&consumer, &message, ticket))
+            .map(|(ticket, message)| read(&way.consumer, &message, ticket))
             .collect()
     }
 
@@ -317,7 +320,7 @@ impl Puller {
     }
 
     fn gone(&self, reason: String) -> PullError {
-        self.consumer.gone.store(true, Ordering::Relaxed);
+        self.way.consumer.deleted();
         PullError::Gone(reason)
     }
 }

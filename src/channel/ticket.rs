@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::api::Api;
 use super::consumer::Consumer;
 use super::wire::frame::number;
 use super::wire::{self, Wire};
@@ -12,11 +13,12 @@ use super::wire::{self, Wire};
 /// How the subject begins that settles a delivery.
 const ACK_SUBJECT: &str = "$JS.ACK.";
 
-/// How long an outcome waits for a connection; what is not told by then is delivered once more. Long enough for any outage after
-/// which a sink could still be asked for patience, and not for ever: a stream that was made anew meanwhile counts from 1 again.
+/// How long an outcome waits for a connection over which it may be told; what is not told by then is delivered once more. Long
+/// enough for any outage after which a sink could still be asked for patience, and not for ever.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The right and the duty to settle one delivery.
+/// The right and the duty to settle one delivery. Over a later connection than that of the delivery it is settled only when the
+/// consumer is known to be the same.
 #[derive(Debug, Clone)]
 pub struct Ticket {
     place: Place,
@@ -35,17 +37,26 @@ struct Delivery {
 }
 
 /// The way by which all deliveries of a pull are settled.
-#[derive(Debug)]
 pub(super) struct Way {
-    wire: Wire,
-    /// As [`Consumer::gone`].
-    gone: Arc<AtomicBool>,
+    pub(super) wire: Wire,
+    api: Arc<Api>,
+    pub(super) consumer: Consumer,
+    /// The connection over which they have come; some may have come over a later one.
+    connection: u64,
     patience: Duration,
 }
 
 impl Way {
-    pub(super) fn new(wire: Wire, consumer: &Consumer) -> Self {
-        Self { wire, gone: Arc::clone(&consumer.gone), patience: PATIENCE }
+    /// For what comes from now on.
+    pub(super) fn new(wire: &Wire, api: &Arc<Api>, consumer: Consumer) -> Self {
+        let connection = wire.connection();
+        Self { wire: wire.clone(), api: Arc::clone(api), consumer, connection, patience: PATIENCE }
+    }
+}
+
+impl std::fmt::Debug for Way {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Way").field("consumer", &self.consumer).finish_non_exhaustive()
     }
 }
 
@@ -113,15 +124,17 @@ impl Ticket {
         if self.send(answer, true).await {
             return;
         }
+        let way = &delivery.way;
         let telling = async {
             while !self.send(answer, true).await {
-                delivery.way.wire.connected().await;
+                way.consumer.make_sure(&way.api, &way.wire).await;
             }
         };
-        let _ = tokio::time::timeout(delivery.way.patience, telling).await;
+        let _ = tokio::time::timeout(way.patience, telling).await;
     }
 
-    /// True when it is sent, or must not be.
+    /// True when it is sent, or must not be. False when there is no connection, or one over which nobody knows whether the consumer
+    /// is still the same.
     async fn send(&self, answer: &[u8], for_good: bool) -> bool {
         let Some(delivery) = &self.delivery else { return true };
         let Delivery { way, reply, answered } = &**delivery;
@@ -132,7 +145,10 @@ impl Ticket {
                 wire::write_message(buffer, reply, "", b"", answer);
             }
         };
-        way.gone.load(Ordering::Relaxed) || way.wire.send(write).await
+        match way.consumer.settles_over(way.connection) {
+            Some(connection) => way.wire.send_over(connection, write).await,
+            None => true,
+        }
     }
 }
 
@@ -170,18 +186,150 @@ fn ack_subject(stream: &str, consumer: &str, stream_sequence: u64, consumer_sequ
 
 #[cfg(test)]
 mod tests {
-    use super::super::connect::Settings;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use futures_util::future::BoxFuture;
+    use serde_json::{Value, json};
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, duplex};
+    use tokio::sync::mpsc;
+    use tokio::time::timeout;
+
+    use super::super::api::{ApiError, SimulatedApi};
+    use super::super::connect::{Connection, Settings};
     use super::*;
+    use crate::resource::Key;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// Says this and that of a consumer; nobody may ask more often.
+    struct Answers(Mutex<VecDeque<Result<Value, ApiError>>>);
+
+    impl SimulatedApi for Answers {
+        fn call(&self, subject: String, _: Value) -> BoxFuture<'_, Result<Value, ApiError>> {
+            let answer = self.0.lock().unwrap().pop_front();
+            Box::pin(std::future::ready(answer.unwrap_or_else(|| panic!("{subject} is asked once too often"))))
+        }
+    }
+
+    struct World {
+        wire: Wire,
+        api: Arc<Api>,
+        dialled: mpsc::Receiver<DuplexStream>,
+    }
+
+    impl World {
+        async fn answering(answers: impl IntoIterator<Item = Result<Value, ApiError>>) -> Self {
+            let (dials, dialled) = mpsc::channel(4);
+            let wire = Wire::simulated(Arc::new(move || {
+                let (client, server) = duplex(64 * 1024);
+                dials.try_send(server).unwrap();
+                Ok(client)
+            }));
+            let control = Connection::open(&nowhere(), "test").await.unwrap();
+            let answers = Answers(Mutex::new(answers.into_iter().collect()));
+            Self { wire, api: Arc::new(Api::simulated(control, Arc::new(answers))), dialled }
+        }
+
+        /// The server's end of the next connection, which stands.
+        async fn connect(&mut self, losses: u64) -> BufReader<DuplexStream> {
+            let mut server = timeout(LIMIT, self.dialled.recv()).await.unwrap().unwrap();
+            server.write_all(b"INFO {}\r\nPONG\r\n").await.unwrap();
+            let mut link = self.wire.link();
+            timeout(LIMIT, link.wait_for(|link| link.connected && link.losses == losses)).await.unwrap().unwrap();
+            BufReader::new(server)
+        }
+
+        /// Two deliveries over the connection that stands.
+        fn tickets(&self, consumer: &Consumer) -> [Ticket; 2] {
+            let way = Arc::new(Way::new(&self.wire, &self.api, consumer.clone()));
+            [1, 2].map(|sequence| Ticket::new(&way, ack_subject("S", "C", sequence, sequence).as_bytes()).unwrap())
+        }
+
+        /// All answers that have been told, of both tickets.
+        async fn told(&self, server: &mut BufReader<DuplexStream>) -> Vec<String> {
+            self.wire.send(|buffer| wire::write_message(buffer, "end", "", b"", b"")).await;
+            let (mut told, mut line) = (Vec::new(), String::new());
+            while !line.starts_with("PUB end ") {
+                if let Some(rest) = line.strip_prefix("PUB $JS.ACK.S.C.1.") {
+                    let sequence = rest.split('.').next().unwrap().to_owned();
+                    line.clear();
+                    timeout(LIMIT, server.read_line(&mut line)).await.unwrap().unwrap();
+                    told.push(format!("{sequence} {}", line.trim_end()));
+                }
+                line.clear();
+                timeout(LIMIT, server.read_line(&mut line)).await.unwrap().unwrap();
+            }
+            told
+        }
+    }
+
+    /// Nobody listens there.
+    fn nowhere() -> Settings {
+        Settings { urls: vec!["nats://127.0.0.1:1".to_owned()], ..Settings::default() }
+    }
+
+    fn consumer() -> Consumer {
+        Consumer::simulated(Key::new("default", "foo").unwrap(), "S", "C", Duration::from_secs(30), false)
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_loss_is_told_when_the_consumer_is_known_to_be_the_same_and_not_before() {
+        let no_leader = Err(ApiError::NoAnswer("no leader".to_owned()));
+        let mut world = World::answering([no_leader, Ok(json!({}))]).await;
+        let first = world.connect(0).await;
+        let [one, two] = world.tickets(&consumer());
+        drop(first);
+        let mut second = world.connect(1).await;
+        two.in_progress().await;
+        two.give_back().await;
+        two.decline().await;
+        assert!(world.told(&mut second).await.is_empty());
+        timeout(LIMIT, one.acknowledge()).await.unwrap();
+        two.in_progress().await;
+        two.retry_after(Duration::ZERO).await;
+        assert_eq!(world.told(&mut second).await, ["1 +ACK", "2 +WPI", "2 -NAK {\"delay\":0}"]);
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_loss_is_not_told_when_the_consumer_is_another_one_or_gone() {
+        for answer in [Ok(json!({ "created": "later" })), Err(ApiError::NotFound("none".to_owned()))] {
+            let mut world = World::answering([answer]).await;
+            let first = world.connect(0).await;
+            let consumer = consumer();
+            let [one, two] = world.tickets(&consumer);
+            drop(first);
+            let mut second = world.connect(1).await;
+            timeout(LIMIT, one.acknowledge()).await.unwrap();
+            assert!(consumer.is_gone());
+            two.in_progress().await;
+            two.retry_after(Duration::ZERO).await;
+            two.give_back().await;
+            assert!(world.told(&mut second).await.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_over_a_new_connection_is_told_over_it_and_nobody_asks() {
+        let mut world = World::answering([]).await;
+        let consumer = consumer();
+        for losses in 0..3 {
+            let mut server = world.connect(losses).await;
+            let [one, two] = world.tickets(&consumer);
+            one.acknowledge().await;
+            two.give_back().await;
+            assert_eq!(world.told(&mut server).await, ["1 +ACK", "2 -NAK"]);
+        }
+    }
 
     #[tokio::test]
     async fn an_outcome_waits_for_a_connection_but_not_for_ever() {
-        // Nobody listens there.
-        let settings = Settings { urls: vec!["nats://127.0.0.1:1".to_owned()], ..Settings::default() };
-        let wire = Wire::open(&settings, "test").await.unwrap();
-        let way = Arc::new(Way { wire, gone: Arc::default(), patience: Duration::from_millis(50) });
+        let wire = Wire::open(&nowhere(), "test").await.unwrap();
+        let api = Arc::new(Api::new(Connection::open(&nowhere(), "test").await.unwrap()));
+        let way = Arc::new(Way { patience: Duration::from_millis(50), ..Way::new(&wire, &api, consumer()) });
         let ticket = Ticket::new(&way, b"$JS.ACK.S.C.1.2.3.4.0").unwrap();
-        tokio::time::timeout(Duration::from_secs(10), ticket.acknowledge()).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(10), ticket.retry_after(Duration::ZERO)).await.unwrap();
+        timeout(LIMIT, ticket.acknowledge()).await.unwrap();
+        timeout(LIMIT, ticket.retry_after(Duration::ZERO)).await.unwrap();
     }
 
     #[test]

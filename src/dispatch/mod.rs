@@ -85,7 +85,8 @@ impl Plan {
 /// What all subscriptions share.
 #[derive(Clone)]
 pub struct Shared {
-    pub api: Api,
+    /// Every pull has it too.
+    pub api: Arc<Api>,
     /// Events come over this connection, and their acknowledgements go over it.
     pub pulls: Wire,
     /// The JetStream API uses this one.

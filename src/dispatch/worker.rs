@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Report, Together};
@@ -22,6 +22,9 @@ use crate::fault_point::{Point, at};
 /// The first and the longest wait before a broken pull is built anew.
 const REBUILD_MIN: Duration = Duration::from_millis(50);
 const REBUILD_MAX: Duration = Duration::from_secs(5);
+/// How long a new connection waits for an answer to whether what is held can be settled over it. Later, whoever has an outcome to
+/// tell asks again.
+const SURE_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait for what JetStream has sent us already.
 const OWN_DELIVERIES: Duration = Duration::from_secs(1);
 /// What is given back at the end must leave within this.
@@ -82,7 +85,8 @@ impl Worker {
         let mut patience = REBUILD_MIN;
         while self.connected(&stop).await {
             self.taken_over = false;
-            let mut puller = Puller::start(&self.context.shared.pulls, self.context.plan.consumer.clone());
+            let Surroundings { plan, shared, .. } = &*self.context;
+            let mut puller = Puller::start(&shared.pulls, &shared.api, plan.consumer.clone());
             let end = self.pull(&mut puller, &stop, &mut patience).await;
             self.context.meter.pull_credits.set(0);
             // Boxed, like whatever else is rare here: an idle subscription would hold its room all the time.
@@ -92,7 +96,12 @@ impl Worker {
             }
             match end {
                 End::Stop => break,
-                End::Lost => self.losses = self.context.shared.pulls.link().borrow().losses,
+                End::Lost => {
+                    self.losses = self.context.shared.pulls.link().borrow().losses;
+                    if self.desk.len() > 0 || !self.desk.is_idle() {
+                        Box::pin(self.make_sure(&stop)).await;
+                    }
+                }
                 End::Broken(error) => {
                     self.report(&error);
                     if error == PullError::NoLeader {
@@ -115,16 +124,8 @@ impl Worker {
     /// Waits until there is a connection to pull over. False when there is to be no more pulling.
     async fn connected(&mut self, stop: &CancellationToken) -> bool {
         let mut link = self.context.shared.pulls.link();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return false,
-                Some(reports) = self.desk.work() => {
-                    self.done(reports);
-                }
-                standing = link.wait_for(|link| link.connected) => return standing.is_ok(),
-            }
-        }
+        let connected = async { link.wait_for(|link| link.connected).await.is_ok() };
+        self.quietly(connected, stop).await.unwrap_or(false)
     }
 
     /// One pull after the other over one inbox, until something ends it.
@@ -303,10 +304,34 @@ impl Worker {
     /// to be settled.
     async fn look_closer(&mut self, stop: &CancellationToken) {
         let context = Arc::clone(&self.context);
-        match self.meanwhile(context.plan.consumer.is_there(&context.shared.api), stop).await {
+        match self.meanwhile(context.plan.consumer.is_there(&context.shared.api, &context.shared.pulls), stop).await {
             Some(Ok(true)) => self.tell(),
             Some(Ok(false)) => self.report(&PullError::Gone("nobody answers for it".to_owned())),
             Some(Err(_)) | None => {}
+        }
+    }
+
+    /// Finds out whether what is held since before the connection was lost can be settled over the new one. When it cannot, the
+    /// next pull says that the consumer is gone.
+    async fn make_sure(&mut self, stop: &CancellationToken) {
+        let context = Arc::clone(&self.context);
+        let Surroundings { plan, shared, .. } = &*context;
+        let sure = plan.consumer.make_sure(&shared.api, &shared.pulls);
+        self.quietly(timeout(SURE_WITHIN, sure), stop).await;
+    }
+
+    /// As [`Worker::meanwhile`], without signs of work, which nobody could be told of.
+    async fn quietly<T>(&mut self, other: impl Future<Output = T>, stop: &CancellationToken) -> Option<T> {
+        tokio::pin!(other);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut other => return Some(done),
+                () = stop.cancelled() => return None,
+                Some(reports) = self.desk.work() => {
+                    self.done(reports);
+                }
+            }
         }
     }
 

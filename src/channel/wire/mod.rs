@@ -186,13 +186,23 @@ impl Wire {
 
     /// Sends what `write` appends, now or after others have left. False when there is no connection; nothing is sent then.
     pub(super) async fn send(&self, write: impl Fn(&mut Vec<u8>)) -> bool {
-        self.shared.outbox.add(write).await
+        self.shared.outbox.add(None, write).await
+    }
+
+    /// The same over that connection alone. False when it is not the one that stands.
+    pub(super) async fn send_over(&self, connection: u64, write: impl Fn(&mut Vec<u8>)) -> bool {
+        self.shared.outbox.add(Some(connection), write).await
+    }
+
+    /// Which connection it is that stands, from 1, or the last one that did.
+    pub(super) fn connection(&self) -> u64 {
+        self.shared.outbox.connection()
     }
 
     /// Sends what `write` appends if it can be done at once. `None` when there is no room for it now, `Some(false)` when there
     /// is no connection.
     pub(super) fn try_send(&self, write: impl FnOnce(&mut Vec<u8>)) -> Option<bool> {
-        match self.shared.outbox.try_add(write) {
+        match self.shared.outbox.try_add(None, write) {
             Ok(()) => Some(true),
             Err(NotAdded::Disconnected) => Some(false),
             Err(NotAdded::Full) => None,

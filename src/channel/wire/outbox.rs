@@ -59,10 +59,10 @@ pub(super) struct Ping {
 }
 
 impl Outbox {
-    /// Adds what `write` appends, if there is a connection and room.
-    pub(super) fn try_add(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), NotAdded> {
+    /// Adds what `write` appends, if there is a connection and room; with `over`, only if it is that one.
+    pub(super) fn try_add(&self, over: Option<u64>, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), NotAdded> {
         let mut state = self.lock();
-        if state.connection.is_none() {
+        if state.connection.is_none() || over.is_some_and(|over| state.connection != Some(over)) {
             return Err(NotAdded::Disconnected);
         }
         if state.buffer.len() >= FULL {
@@ -73,10 +73,10 @@ impl Outbox {
         Ok(())
     }
 
-    /// Adds what `write` appends once there is room. False when there is no connection.
-    pub(super) async fn add(&self, write: impl Fn(&mut Vec<u8>)) -> bool {
+    /// Adds what `write` appends once there is room. False when there is no connection, or another one than `over`.
+    pub(super) async fn add(&self, over: Option<u64>, write: impl Fn(&mut Vec<u8>)) -> bool {
         loop {
-            match self.try_add(&write) {
+            match self.try_add(over, &write) {
                 Ok(()) => return true,
                 Err(NotAdded::Disconnected) => return false,
                 Err(NotAdded::Full) => {}
@@ -109,6 +109,11 @@ impl Outbox {
         state.buffer.extend_from_slice(b"PING\r\n");
         wake(state);
         Some(ping)
+    }
+
+    /// The number of the connection that stands, or of the last one; 0 before the first.
+    pub(super) fn connection(&self) -> u64 {
+        self.lock().connections
     }
 
     /// From now on there is a connection, and this is said first. Gives its number.
@@ -188,11 +193,11 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_kept_without_a_connection() {
         let outbox = Outbox::default();
-        assert_eq!(outbox.try_add(|_| {}), Err(NotAdded::Disconnected));
-        assert!(!outbox.add(|_| {}).await && outbox.ping().is_none());
+        assert_eq!(outbox.try_add(None, |_| {}), Err(NotAdded::Disconnected));
+        assert!(!outbox.add(None, |_| {}).await && outbox.ping().is_none());
         outbox.add_line("SUB a 1\r\n");
         assert_eq!(outbox.open("first"), 1);
-        outbox.add(|buffer| buffer.extend_from_slice(b" second")).await;
+        outbox.add(None, |buffer| buffer.extend_from_slice(b" second")).await;
         assert_eq!(take(&outbox), b"first second");
         outbox.add_line("late");
         outbox.close();
@@ -201,17 +206,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_meant_for_one_connection_goes_over_no_other() {
+        let outbox = Outbox::default();
+        let fill = |buffer: &mut Vec<u8>| buffer.resize(buffer.len() + FULL, 0);
+        assert_eq!((outbox.connection(), outbox.open(""), outbox.connection()), (0, 1, 1));
+        assert!(outbox.add(Some(1), fill).await);
+        let mut waits = Box::pin(outbox.add(Some(1), fill));
+        assert!(waits.as_mut().now_or_never().is_none());
+        outbox.close();
+        assert_eq!((outbox.connection(), outbox.open("")), (1, 2));
+        assert!(!waits.await && !outbox.add(Some(1), fill).await);
+        assert_eq!(take(&outbox), b"");
+        assert!(outbox.add(Some(2), fill).await);
+    }
+
+    #[tokio::test]
     async fn whoever_finds_it_full_waits_and_keeps_nobody_from_going_on() {
         let outbox = Outbox::default();
         outbox.open("");
         let fill = |buffer: &mut Vec<u8>| buffer.resize(buffer.len() + FULL, 0);
-        assert!(outbox.add(fill).await);
+        assert!(outbox.add(None, fill).await);
         // This one is not polled again until the end.
-        let mut first = Box::pin(outbox.add(fill));
+        let mut first = Box::pin(outbox.add(None, fill));
         assert!(first.as_mut().now_or_never().is_none());
-        assert!(outbox.add(fill).now_or_never().is_none());
+        assert!(outbox.add(None, fill).now_or_never().is_none());
         let second = async {
-            assert!(outbox.add(fill).await);
+            assert!(outbox.add(None, fill).await);
         };
         let taking = async {
             assert_eq!(take(&outbox).len(), FULL);

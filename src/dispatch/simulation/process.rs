@@ -68,7 +68,7 @@ impl Process {
         let api = Api::simulated(control.clone(), Arc::new(Answers { world: Arc::clone(world), process: number }));
         let shared = Shared {
             dead_letters: DeadLetters::new(publisher.clone(), api.clone()),
-            api,
+            api: Arc::new(api),
             pulls: wire,
             control: control.clone(),
             attempts,
