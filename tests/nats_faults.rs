@@ -332,3 +332,36 @@ async fn permissions_that_are_revoked_and_given_back_cost_no_acknowledged_event(
         came_through(&nats, &bridge, &sink, &sent).await;
     }
 }
+
+#[tokio::test]
+async fn a_consumer_that_cannot_be_asked_for_holds_up_no_events_and_what_is_owed_to_it_is_told_later() {
+    const ALL: &str = "permissions: { publish: { allow: \">\" } }";
+    let settings = format!(
+        "accounts {{ A {{ jetstream: enabled, users: [ {{ user: all, password: p }}, \
+         {{ user: some, password: p, {ALL} }} ] }} }}\nno_auth_user: some"
+    );
+    let nats = Nats::start_with(&settings).await;
+    let proxy = ChaosProxy::to(nats.port()).await;
+    let gate = Gate::new();
+    let closed = gate.clone();
+    let sink = Sink::answering(move |request| match request.id() {
+        "held" => Answer::status(200).behind(&closed),
+        _ => Answer::status(200),
+    })
+    .await;
+    let documents = [channel("foo"), subscribe("sub", "foo", &sink.url("/"))];
+    let bridge = Bridge::at(&proxy.nats_url()).file("resources.yaml", &to_yaml(&documents)).start().await;
+    bridge.send("foo", &event("held")).await;
+    sink.wait_for_id("/", "held").await;
+    let denied = permissions("publish: { deny: \"$JS.API.CONSUMER.INFO.>\" }");
+    nats.reload_with(ALL, &denied).await;
+    proxy.cut();
+    not_ready(&bridge).await;
+    gate.open();
+    proxy.heal();
+    until("it is taken", || async { bridge.post("foo", &event("next")).await.status() == 202 }).await;
+    sink.wait_for_id("/", "next").await;
+    nats.reload_with(&denied, ALL).await;
+    nats.settled(STREAM).await;
+    assert_eq!(sink.requests("/").len(), 2);
+}
