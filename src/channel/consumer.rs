@@ -366,7 +366,8 @@ impl Consumer {
         Ok(is_there)
     }
 
-    /// Waits for a connection, and asks until it is known whether what came over earlier ones can be settled over it.
+    /// Waits for a connection, and asks until it is known whether what came over earlier ones can be settled over it, or until
+    /// NATS does not permit to ask.
     pub async fn make_sure(&self, api: &Api, wire: &Wire) {
         let _turn = self.standing.asking.lock().await;
         loop {
@@ -374,8 +375,11 @@ impl Consumer {
             if self.settles_over(0).is_none_or(|seen| seen >= wire.connection()) {
                 return;
             }
-            if self.is_there(api, wire).await.is_err() {
+            if let Err(error) = self.is_there(api, wire).await {
                 tokio::time::sleep(ASK_AGAIN).await;
+                if matches!(error, ApiError::Denied(_)) {
+                    return;
+                }
             }
         }
     }

@@ -22,9 +22,9 @@ use crate::fault_point::{Point, at};
 /// The first and the longest wait before a broken pull is built anew.
 const REBUILD_MIN: Duration = Duration::from_millis(50);
 const REBUILD_MAX: Duration = Duration::from_secs(5);
-/// How long a new connection waits for an answer to whether what is held can be settled over it. Later, whoever has an outcome to
-/// tell asks again.
-const SURE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a new connection waits for an answer to whether what is held can be settled over it: a question that came while the
+/// consumer had no leader is asked once more. Later, whoever has an outcome to tell asks again.
+const SURE_WITHIN: Duration = Duration::from_secs(12);
 /// How long to wait for what JetStream has sent us already.
 const OWN_DELIVERIES: Duration = Duration::from_secs(1);
 /// What is given back at the end must leave within this.
