@@ -110,7 +110,7 @@ fn memory(report: &Report) -> Chart {
 }
 
 fn replicas(report: &Report) -> Chart {
-    let groups = REPLICAS.map(|(work, _, _)| by_program(report, work, work, "events/s"));
+    let groups = REPLICAS.map(|(work, _)| by_program(report, work, work, "events/s"));
     Chart {
         title: "Events stored on a stream with three replicas",
         unit: "events/s; longer is better",

@@ -23,6 +23,7 @@ mod report;
 mod sink;
 mod straightforward;
 mod works;
+mod zones;
 
 use std::path::Path;
 

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, stream};
+use serde_json::Value;
 
 use super::process::{Process, free_port, wait_for};
+use super::zones;
 
 /// How many servers are a cluster.
 pub const SERVERS: usize = 3;
@@ -14,44 +16,43 @@ pub const SERVERS: usize = 3;
 const AGREE: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// When what is stored has to be on the disk.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Disk {
-    /// Some time after it was acknowledged, as nats-server has it by default.
-    Later,
-    /// Before it is acknowledged (`sync_interval: always`).
-    EachWrite,
-}
-
 /// A NATS server, or several that are one.
 #[derive(Default)]
 pub struct Nats {
     pub processes: Vec<Process>,
     ports: Vec<u16>,
+    /// Where those of a cluster tell of their routes.
+    monitoring: Vec<u16>,
     stores: Vec<tempfile::TempDir>,
 }
 
 impl Nats {
     pub fn start() -> Self {
         let mut nats = Self::default();
-        nats.add(&[]);
+        nats.add([]);
         nats.wait();
         nats
     }
 
-    /// A cluster, with somebody who leads JetStream.
-    pub async fn start_cluster(disk: Disk) -> Self {
-        let routes: Vec<String> = (0..SERVERS).map(|_| format!("nats://127.0.0.1:{}", free_port())).collect();
-        let all = routes.join(",");
+    /// A cluster whose servers are [`zones::ONE_WAY`] apart, with somebody who leads JetStream.
+    pub async fn start_cluster() -> Self {
+        let ports = [(); SERVERS].map(|()| free_port());
+        let relays = ports.map(zones::relay);
+        let all = relays.map(|relay| format!("nats://{relay}")).join(",");
         let mut cluster = Self::default();
-        let settings = tempfile::NamedTempFile::new().unwrap();
-        if disk == Disk::EachWrite {
-            std::fs::write(settings.path(), "jetstream { sync_interval: always }\n").unwrap();
-        }
-        let settings = settings.path().display().to_string();
-        for (number, own) in routes.iter().enumerate() {
-            let name = format!("n{number}");
-            cluster.add(&["-c", &settings, "-n", &name, "--cluster_name", "bench", "--cluster", own, "--routes", &all]);
+        for (number, (port, relay)) in ports.into_iter().zip(relays).enumerate() {
+            let monitoring = free_port();
+            let settings = [
+                ("-n", format!("n{number}")),
+                ("-m", monitoring.to_string()),
+                ("--cluster_name", "bench".to_owned()),
+                ("--cluster", format!("nats://127.0.0.1:{port}")),
+                // Servers also learn of each other from each other.
+                ("--cluster_advertise", relay.to_string()),
+                ("--routes", all.clone()),
+            ];
+            cluster.add(settings.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
+            cluster.monitoring.push(monitoring);
         }
         cluster.wait();
         for number in 0..SERVERS {
@@ -61,12 +62,12 @@ impl Nats {
         cluster
     }
 
-    fn add(&mut self, more: &[&str]) {
+    fn add(&mut self, more: impl IntoIterator<Item = String>) {
         let store = tempfile::tempdir().unwrap();
         let port = free_port();
         let (port_text, store_text) = (port.to_string(), store.path().display().to_string());
-        let own = ["-a", "127.0.0.1", "-p", &port_text, "-js", "-sd", &store_text];
-        let arguments: Vec<String> = own.iter().chain(more).map(|&argument| argument.to_owned()).collect();
+        let own = ["-a", "127.0.0.1", "-p", &port_text, "-js", "-sd", &store_text].map(str::to_owned);
+        let arguments: Vec<String> = own.into_iter().chain(more).collect();
         self.processes.push(Process::start(&executable(), &arguments));
         self.ports.push(port);
         self.stores.push(store);
@@ -83,6 +84,29 @@ impl Nats {
 
     fn url_of(&self, number: usize) -> String {
         format!("nats://127.0.0.1:{}", self.ports[number])
+    }
+
+    /// Panics when a route of a cluster goes around the relays: the answer to its last ping came too early then.
+    pub async fn assert_apart(&self) {
+        for monitoring in &self.monitoring {
+            let answer = reqwest::get(format!("http://127.0.0.1:{monitoring}/routez")).await.unwrap();
+            let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+            let routes = answer["routes"].as_array().unwrap();
+            assert!(!routes.is_empty(), "{answer}");
+            for route in routes {
+                // As Go writes it: 2.1ms, or 1.2s.
+                let rtt = route["rtt"].as_str().unwrap_or_default();
+                let seconds: Option<f64> = match rtt.strip_suffix("ms") {
+                    Some(millis) => millis.parse().ok().map(|millis: f64| millis / 1e3),
+                    None => rtt.strip_suffix('s').and_then(|seconds| seconds.parse().ok()),
+                };
+                let round_trip = 2 * zones::ONE_WAY;
+                assert!(
+                    seconds.is_some_and(|rtt| rtt >= round_trip.as_secs_f64()),
+                    "a route takes {rtt}, not {round_trip:?}"
+                );
+            }
+        }
     }
 
     /// The server that leads a stream, once all others have what it has. Whoever talks to it is spared a hop.
