@@ -54,6 +54,8 @@ pub(super) struct Desk {
     again: BySequence<Box<Stored>>,
     /// Deliveries of an event that led to no attempt, for those that we have let go of.
     unspent: BySequence<u64>,
+    /// What waits for its turn among the requests under way: single events, or batches where those are gathered.
+    ready: VecDeque<Together<Work>>,
     /// Events that wait, unspent, until their sink can be reached.
     parked: VecDeque<Work>,
     lanes: Option<Lanes<Work>>,
@@ -88,11 +90,12 @@ impl Desk {
         let batches = matches!(plan.subscriber.as_ref().or(plan.reply.as_ref()), Some(Sink::Http(_)));
         context.meter.concurrency_limit.set(slots as u64);
         Self {
-            slots: Slots::new(slots, &context.shared.budget),
+            slots: Slots::new(slots, &plan.consumer.stream, &context.shared.budget),
             at_work: JoinSet::new(),
             held: BySequence::default(),
             again: BySequence::default(),
             unspent: BySequence::default(),
+            ready: VecDeque::new(),
             parked: VecDeque::new(),
             lanes: matches!(controls.ordering, Ordering::Key(_)).then(Lanes::new),
             awaited: BTreeMap::new(),
@@ -141,6 +144,11 @@ impl Desk {
         self.at_work.is_empty()
     }
 
+    /// Whether something waits for its turn among the requests under way.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// How many messages to ask for now.
     pub(super) fn room(&self) -> usize {
         let now = Instant::now();
@@ -157,7 +165,7 @@ impl Desk {
             let probe = self.held.is_empty() && self.breaker.is_due(now);
             return self.returning().due(now).max(usize::from(probe));
         }
-        let slots = self.slots.free();
+        let slots = self.slots.room(self.ready.len());
         let room = match &self.gathering {
             Some(gathering) => slots.saturating_mul(gathering.size()).saturating_sub(gathering.len()),
             None => slots,
@@ -337,24 +345,33 @@ impl Desk {
         }
     }
 
-    /// Puts events to work, together where they go in batches.
+    /// Puts events to work when it is their turn, together where they go in batches.
     fn start(&mut self, works: Together<Work>) {
-        let works = self.park(works);
-        for work in &works {
-            self.mark_started(work.sequence());
+        if !works.is_empty() {
+            self.ready.push_back(works);
+            self.take_turns();
         }
-        let context = Arc::clone(&self.context);
-        if self.gathering.is_some() {
-            if !works.is_empty() {
-                let lost = works.iter().map(Work::lost).collect();
-                self.spawn(batch::run(context, works, self.slots.claim()), lost);
+    }
+
+    /// Puts to work what waits for its turn, when that has come.
+    pub(super) fn take_turns(&mut self) {
+        while self.slots.has_turn()
+            && let Some(works) = self.ready.pop_front()
+        {
+            let works = self.park(works);
+            if works.is_empty() {
+                continue;
             }
-            return;
-        }
-        for work in works {
-            let lost = smallvec![work.lost()];
-            let run = attempt::run(Arc::clone(&context), work, self.slots.claim());
-            self.spawn(run.map(|report| smallvec![report]), lost);
+            for work in &works {
+                self.mark_started(work.sequence());
+            }
+            let lost = works.iter().map(Work::lost).collect();
+            let (context, claim) = (Arc::clone(&self.context), self.slots.claim());
+            if self.gathering.is_some() {
+                self.spawn(batch::run(context, works, claim), lost);
+            } else if let Some(work) = works.into_iter().next() {
+                self.spawn(attempt::run(context, work, claim).map(|report| smallvec![report]), lost);
+            }
         }
     }
 
@@ -395,6 +412,7 @@ impl Desk {
                 self.gather(work);
             }
         }
+        self.take_turns();
         let meter = &self.context.meter;
         meter.retry_scheduled.set(self.returning().len() as u64);
         meter.breaker.set(u64::from(self.breaker.is_open()));

@@ -159,7 +159,7 @@ impl Worker {
                     self.desk.asked();
                     at(Point::PullAsked, puller.ask(granted)).await;
                 }
-                () = slots.freed_elsewhere(), if room == 0 && !puller.is_asking() => {}
+                () = slots.freed_elsewhere(), if room == 0 || self.desk.has_waiting() => self.desk.take_turns(),
             }
         }
     }

@@ -33,6 +33,7 @@ impl Desk {
         if let Some(lanes) = &mut self.lanes {
             lanes.keep(|head| self.held.contains_key(&head));
         }
+        self.ready.clear();
         self.parked.clear();
         self.awaited.clear();
         self.take_over = None;
