@@ -20,7 +20,8 @@ pub(super) struct Account {
     meter: Option<Arc<ChannelMeter>>,
     mode: Mode,
     events: u64,
-    trace: Option<Trace>,
+    /// Boxed, for mostly there is none.
+    trace: Option<Box<Trace>>,
 }
 
 /// The span of a request, while it is worked on.
@@ -36,7 +37,8 @@ impl Account {
     pub(super) fn open(tracer: Option<&Tracer>, headers: &HeaderMap) -> Self {
         let trace = tracer.map(|tracer| {
             let (begun, pass_through) = tracer.begin(&PassThrough::from_http(headers));
-            Trace { tracer: tracer.clone(), begun, pass_through, destination: "ingress".to_owned(), events: Vec::new() }
+            let destination = "ingress".to_owned();
+            Box::new(Trace { tracer: tracer.clone(), begun, pass_through, destination, events: Vec::new() })
         });
         Self { began: Instant::now(), meter: None, mode: Mode::Unknown, events: 0, trace }
     }

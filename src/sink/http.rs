@@ -12,7 +12,7 @@ use url::Position;
 use super::client::{self, NoAnswer, no_answer};
 use super::guard::Refused;
 use super::outcome::{Answer, Failure, Outcome, retry_after};
-use super::plain::{self, Pool, Preamble};
+use super::plain::{self, Message, Pool, Preamble};
 use super::{BatchRequest, Client, Purpose, Request};
 use crate::event::Headers;
 use crate::event::{self, PassThrough};
@@ -88,39 +88,70 @@ impl HttpSink {
         &self.address
     }
 
-    pub(super) async fn deliver(&self, request: Request<'_>) -> Outcome {
-        self.post(|headers| compose(request, headers), request.purpose, request.timeout).await
+    pub(super) fn deliver<'a>(&'a self, request: Request<'a>) -> impl Future<Output = Outcome> + Send + 'a {
+        self.post(move |headers| compose(request, headers), request.purpose, request.timeout)
     }
 
-    pub(super) async fn deliver_batch(&self, request: BatchRequest<'_>) -> Outcome {
+    pub(super) fn deliver_batch<'a>(&'a self, request: BatchRequest<'a>) -> impl Future<Output = Outcome> + Send + 'a {
         let compose = |headers: &mut dyn Headers| {
             headers.set(KN_NAMESPACE, request.namespace);
             event::http::encode_batch(request.events, headers)
         };
         // A batch asks for no reply, and gets none looked at.
-        self.post(compose, Purpose::Reply, request.timeout).await
+        self.post(compose, Purpose::Reply, request.timeout)
     }
 
-    /// Posts what `compose` makes: it writes headers and gives the body.
-    async fn post(
+    /// Posts what `compose` makes: it writes headers and gives the body. That is done before anything waits, so that while it does
+    /// the request is its bytes and nothing else.
+    fn post<F: FnOnce(&mut dyn Headers) -> Bytes>(
         &self,
-        compose: impl FnOnce(&mut dyn Headers) -> Bytes,
+        compose: F,
         purpose: Purpose,
         timeout: Duration,
-    ) -> Outcome {
-        let way = match &self.way {
-            Ok(way) => way,
-            Err(reason) => return Outcome::Failed(Failure::no_answer(reason)),
+    ) -> impl Future<Output = Outcome> + Send + use<'_, F> {
+        let post = match &self.way {
+            Ok(way) => Ok(way.post(compose)),
+            Err(reason) => Err(Failure::no_answer(reason)),
         };
-        let exchange = async {
-            match way.post(compose).await {
-                Ok(response) => read(response, purpose).await,
-                Err(failure) => Outcome::Failed(failure),
+        async move {
+            let exchange = async {
+                let mut response = post?.answer().await?;
+                if response.says_all(purpose) {
+                    return Ok(Outcome::Accepted(response.code(), Answer::Nothing));
+                }
+                // Boxed: most requests would have room for it and never need it.
+                Ok(Box::pin(read(response, purpose)).await)
+            };
+            match tokio::time::timeout(timeout, exchange).await {
+                Ok(outcome) => outcome.unwrap_or_else(Outcome::Failed),
+                Err(_) => Outcome::Failed(Failure::no_answer(&format!("no answer within {timeout:?}"))),
             }
-        };
-        match tokio::time::timeout(timeout, exchange).await {
-            Ok(outcome) => outcome,
-            Err(_) => Outcome::Failed(Failure::no_answer(&format!("no answer within {timeout:?}"))),
+        }
+    }
+}
+
+/// A request that is ready to go.
+enum Post<'a> {
+    Plain(&'a Pool, Message),
+    Client(Box<reqwest::RequestBuilder>),
+    #[cfg(test)]
+    Simulated(futures_util::future::BoxFuture<'a, Result<http::Response<Bytes>, Failure>>),
+}
+
+impl Post<'_> {
+    async fn answer(self) -> Result<Response, Failure> {
+        match self {
+            Self::Plain(pool, message) => match pool.post(&message).await {
+                Ok(answer) => Ok(Response::Plain(answer)),
+                Err(plain::Fault::Unreachable(reason)) => Err(Failure::unreachable(&reason.0)),
+                Err(plain::Fault::Broken(reason)) => Err(Failure::no_answer(&reason.0)),
+            },
+            Self::Client(request) => match Box::pin(request.send()).await {
+                Ok(response) => Ok(Response::Client(response)),
+                Err(error) => Err(unanswered(&error)),
+            },
+            #[cfg(test)]
+            Self::Simulated(answer) => answer.await.map(Response::Simulated),
         }
     }
 }
@@ -139,30 +170,23 @@ impl Way {
         Ok(Self::Client(client, url))
     }
 
-    async fn post(&self, compose: impl FnOnce(&mut dyn Headers) -> Bytes) -> Result<Response, Failure> {
+    fn post(&self, compose: impl FnOnce(&mut dyn Headers) -> Bytes) -> Post<'_> {
         match self {
             Self::Plain(plain) => {
                 let mut head = plain.preamble.head();
                 let body = compose(&mut head);
-                match plain.pool.post(&head.with_body(body)).await {
-                    Ok(answer) => Ok(Response::Plain(answer)),
-                    Err(plain::Fault::Unreachable(reason)) => Err(Failure::unreachable(&reason.0)),
-                    Err(plain::Fault::Broken(reason)) => Err(Failure::no_answer(&reason.0)),
-                }
+                Post::Plain(&plain.pool, head.with_body(body))
             }
             Self::Client(client, url) => {
                 let mut headers = HeaderMap::with_capacity(HEADER_ROOM);
                 let body = compose(&mut headers);
-                match Box::pin(client.post(url.clone()).headers(headers).body(body).send()).await {
-                    Ok(response) => Ok(Response::Client(response)),
-                    Err(error) => Err(unanswered(&error)),
-                }
+                Post::Client(Box::new(client.post(url.clone()).headers(headers).body(body)))
             }
             #[cfg(test)]
             Self::Simulated(server) => {
                 let mut headers = HeaderMap::with_capacity(HEADER_ROOM);
                 let body = compose(&mut headers);
-                server.post(headers, body).await.map(Response::Simulated)
+                Post::Simulated(server.post(headers, body))
             }
         }
     }
@@ -196,6 +220,10 @@ enum Response {
 }
 
 impl Response {
+    fn code(&self) -> u16 {
+        self.status().as_u16()
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Plain(answer) => answer.status,
@@ -212,6 +240,13 @@ impl Response {
             #[cfg(test)]
             Self::Simulated(response) => response.headers(),
         }
+    }
+
+    /// Whether the event is accepted and there is nothing to read. Then its connection is free.
+    fn says_all(&mut self, purpose: Purpose) -> bool {
+        let code = self.code();
+        let claims_reply = || may_reply(code, purpose) && claims_event(self.headers());
+        (200..300).contains(&code) && !claims_reply() && self.is_empty()
     }
 
     /// Whether it has no body, as far as its head tells; then its connection is free.
@@ -249,15 +284,14 @@ fn compose(request: Request<'_>, headers: &mut dyn Headers) -> Bytes {
 }
 
 async fn read(mut response: Response, purpose: Purpose) -> Outcome {
-    let code = response.status().as_u16();
+    let code = response.code();
     if !(200..300).contains(&code) {
         let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let asked = header.and_then(|value| retry_after(value, Timestamp::now()));
         let body = beginning(&mut response, Failure::BODY_LIMIT).await;
         return Outcome::Failed(Failure::answered(code, body, asked));
     }
-    // A 202 promises no reply (Knative's data plane specification), and only subscribers are asked for one.
-    let may_reply = purpose == Purpose::Subscriber && matches!(code, 200 | 201 | 203..=206);
+    let may_reply = may_reply(code, purpose);
     if !may_reply || !claims_event(response.headers()) {
         let body = beginning(&mut response, 1).await;
         return Outcome::Accepted(
@@ -274,6 +308,11 @@ async fn read(mut response: Response, purpose: Purpose) -> Outcome {
             Outcome::Accepted(code, Answer::InvalidReply(Failure::invalid_reply(&reason)))
         }
     }
+}
+
+/// Whether an answer may hold a reply: a 202 promises none (Knative's data plane specification), and only subscribers are asked for one.
+fn may_reply(code: u16, purpose: Purpose) -> bool {
+    purpose == Purpose::Subscriber && matches!(code, 200 | 201 | 203..=206)
 }
 
 /// Whether there is anything that [`event::http::decode_reply`] would look at; it alone decides about validity.

@@ -7,8 +7,8 @@ use crate::event::{Headers, write_attribute};
 
 /// A longer body is not copied behind the head, but written beside it.
 const COPIED_BODY: usize = 16 * 1024;
-/// Room for the headers of a usual event behind those that all requests have.
-const HEAD_ROOM: usize = 1024;
+/// Room for a usual request. More than this costs the allocator several times as much.
+const ROOM: usize = 1024;
 
 /// The beginning of every request to one target.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ impl Preamble {
     }
 
     pub(in crate::sink) fn head(&self) -> Head {
-        let mut bytes = Vec::with_capacity(self.0.len() + HEAD_ROOM);
+        let mut bytes = Vec::with_capacity(ROOM.max(self.0.len()));
         bytes.extend_from_slice(&self.0);
         Head(bytes)
     }
