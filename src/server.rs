@@ -6,7 +6,9 @@ mod door;
 mod peers;
 pub mod problem;
 mod tls;
+mod whole;
 
+use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,8 +16,8 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::{Body, Incoming};
+use http::{HeaderName, Request, Response};
+use hyper::body::Body;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
@@ -46,18 +48,34 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// The pause after an accept that failed for want of descriptors or memory: trying again at once would only burn the processor.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 
+/// Why a body breaks off.
+pub type Fault = Box<dyn std::error::Error + Send + Sync>;
+
 /// What is served. An axum router is a handler; what is asked for with every event can do without one.
 pub trait Handler: Clone + Send + Sync + 'static {
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: Into<Fault>> + Send + 'static;
+
+    /// Whether requests that have come whole may be answered without hyper, which costs less. Only where answers are short.
+    const TAKES_WHOLE: bool = false;
+
+    /// The name of a header that most requests have, when it can be had without memory for it.
+    fn usual_header(_: &str) -> Option<HeaderName> {
+        None
+    }
 
     /// Answers one request.
-    fn answer(self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send;
+    fn answer<B>(self, request: Request<B>) -> impl Future<Output = Response<Self::Body>> + Send
+    where
+        B: Body<Data = Bytes, Error: Into<Fault> + Display> + Unpin + Send + 'static;
 }
 
 impl Handler for Router {
     type Body = axum::body::Body;
 
-    async fn answer(self, request: Request<Incoming>) -> Response<Self::Body> {
+    async fn answer<B>(self, request: Request<B>) -> Response<Self::Body>
+    where
+        B: Body<Data = Bytes, Error: Into<Fault> + Display> + Unpin + Send + 'static,
+    {
         match self.oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},

@@ -28,7 +28,7 @@ const BESIDE: &[(&str, &[&str], &str)] = &[
     ("ingress/body.rs", &[], "inside `body-read` and `answer-ready`"),
     (
         "ingress/handler.rs",
-        &["self.publish_all(", "handle(&self", "gate.answer(", "self.take_in(", "self.store.publish_all("],
+        &["self.publish_all(", "Gate::answer(&gate", "self.take_in(", "self.store.publish_all("],
         INSIDE,
     ),
     ("ingress/handler.rs", &["self.authorize(", "oidc.subject("], "before the body is read: there is no event yet"),

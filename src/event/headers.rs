@@ -40,8 +40,21 @@ impl Headers for HeaderMap {
     }
 }
 
+/// The name of a header that nearly every event has, in any case. It costs no memory.
+pub(crate) fn usual_header(name: &str) -> Option<HeaderName> {
+    let (prefix, attribute) = name.split_at_checked(PREFIX.len())?;
+    if !prefix.eq_ignore_ascii_case(PREFIX) {
+        return None;
+    }
+    usual_attribute(attribute).or_else(|| usual_attribute(&attribute.to_ascii_lowercase()))
+}
+
 /// The names that nearly every event has cost no memory and no look at their characters.
 fn attribute_name(name: &str) -> Option<HeaderName> {
+    usual_attribute(name).or_else(|| HeaderName::try_from([PREFIX, name].concat()).ok())
+}
+
+fn usual_attribute(name: &str) -> Option<HeaderName> {
     const SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
     const ID: HeaderName = HeaderName::from_static("ce-id");
     const SOURCE: HeaderName = HeaderName::from_static("ce-source");
@@ -57,7 +70,7 @@ fn attribute_name(name: &str) -> Option<HeaderName> {
         "time" => TIME,
         "subject" => SUBJECT,
         "dataschema" => DATASCHEMA,
-        _ => return HeaderName::try_from([PREFIX, name].concat()).ok(),
+        _ => return None,
     })
 }
 

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use attributes::Attributes;
 pub use headers::Headers;
 use headers::PREFIX;
-pub(crate) use headers::write_attribute;
+pub(crate) use headers::{usual_header, write_attribute};
 pub use pass_through::{PassThrough, is_traceparent};
 
 /// The version of the CloudEvents specification an event says it follows. An event leaves in the version it came in.

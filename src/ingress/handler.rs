@@ -1,9 +1,9 @@
 //! One request: routed, let in, read, decoded, stored, answered. Every step can refuse it, and nothing is stored before all of
 //! it is known to be valid.
 //!
-//! A client that hangs up ends its request wherever it stands; nothing is detached to finish without it. While its body is
-//! read, nothing of it is stored. While it is being stored, all or a part of a batch may be: the client has no answer, so it
-//! must repeat the request, and what was stored already is dropped by its dedupe id.
+//! A client that hangs up has no answer, and must repeat the request. While the body is read, nothing of it is stored. While it is
+//! being stored, all or a part of a batch may be, whether the request ends with its connection or comes to its end; what was
+//! stored already is dropped by its dedupe id.
 
 use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
@@ -15,7 +15,7 @@ use http::header::ALLOW;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::account::Account;
@@ -29,7 +29,7 @@ use crate::event::http::Mode;
 use crate::event::{self, Event, PassThrough};
 use crate::fault_point::{Point, at};
 use crate::resource::Key;
-use crate::server::Handler;
+use crate::server::{Fault, Handler};
 use crate::telemetry::{Metrics, Tally, Tracer};
 
 /// Bytes that a batch may have at least; each of its events is held to the limit of one message besides.
@@ -93,25 +93,37 @@ type Response = http::Response<Full<Bytes>>;
 impl<S: Store> Handler for Arc<Gate<S>> {
     type Body = Full<Bytes>;
 
-    async fn answer(self, request: Request<Incoming>) -> Response {
-        handle(&self, request).await
+    const TAKES_WHOLE: bool = true;
+
+    fn usual_header(name: &str) -> Option<HeaderName> {
+        event::usual_header(name)
+    }
+
+    fn answer<B>(self, request: Request<B>) -> impl Future<Output = Response> + Send
+    where
+        B: Body<Data = Bytes, Error: Into<Fault> + Display> + Unpin + Send + 'static,
+    {
+        handle(self, request)
     }
 }
 
 /// The paths are channels, and those come and go: `route` reads them, and a router has nothing to do.
-async fn handle<S: Store, B>(gate: &Gate<S>, request: Request<B>) -> Response
+fn handle<S: Store, B>(gate: Arc<Gate<S>>, request: Request<B>) -> impl Future<Output = Response> + Send
 where
     B: Body<Data = Bytes, Error: Display> + Unpin + Send,
 {
+    // Taken apart out here: a future that is given its parts has room for each of them once.
     let (head, body) = request.into_parts();
     let mut body = Inbound::new(&head.headers, body);
     let mut account = Account::open(gate.tracer.as_ref(), &head.headers);
-    let answer = AssertUnwindSafe(gate.answer(&head, &mut body, &mut account)).catch_unwind().await;
-    let answer = answer.unwrap_or(Err(Error::Panicked));
-    account.close(head.uri.path(), &gate.metrics, &answer);
-    let response = answer.unwrap_or_else(|error| error.response());
-    at(Point::AnswerReady, body.discard()).await;
-    response
+    async move {
+        let answer = AssertUnwindSafe(Gate::answer(&gate, &head, &mut body, &mut account)).catch_unwind().await;
+        let answer = answer.unwrap_or(Err(Error::Panicked));
+        account.close(head.uri.path(), &gate.metrics, &answer);
+        let response = answer.unwrap_or_else(|error| error.response());
+        at(Point::AnswerReady, body.discard()).await;
+        response
+    }
 }
 
 impl<S: Store> Gate<S> {

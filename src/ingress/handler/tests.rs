@@ -104,7 +104,7 @@ impl Ingress {
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
-        let (head, body) = handle(&self.gate, request).await.into_parts();
+        let (head, body) = handle(Arc::clone(&self.gate), request).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let problem = serde_json::from_slice::<serde_json::Value>(&body).ok();
         let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str()).unwrap_or_default().to_owned();
@@ -118,7 +118,7 @@ impl Ingress {
     /// Sends and does not wait for the answer.
     fn spawn(&self, request: Request<Body>) -> JoinHandle<Response> {
         let gate = Arc::clone(&self.gate);
-        tokio::spawn(async move { handle(&gate, request).await })
+        tokio::spawn(async move { handle(gate, request).await })
     }
 
     /// Subjects and ids.
@@ -228,7 +228,7 @@ async fn other_methods_are_answered_405_with_those_that_are_allowed() {
         for path in ["/default/foo", "/default/nope", "/"] {
             let ingress = Ingress::good();
             let request = request(method.clone(), path, &[], "");
-            let response = handle(&ingress.gate, request).await;
+            let response = handle(Arc::clone(&ingress.gate), request).await;
             assert_eq!(response.status(), 405);
             assert_eq!(response.headers()[ALLOW], "POST, OPTIONS");
         }
