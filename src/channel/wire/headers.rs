@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 const VERSION: &str = "NATS/1.0";
 
 /// The block as text in which every header has one line; `None` when it is not UTF-8.
@@ -19,17 +21,18 @@ pub(in crate::channel) fn text(block: &[u8]) -> Option<Cow<'_, str>> {
     ))
 }
 
+/// Names and values. Those of a usual event take no memory of their own.
+pub(in crate::channel) type Pairs<'a> = SmallVec<[(&'a str, &'a str); 16]>;
+
 /// The headers in order, names as they are written, values without the white space around them; `None` when a line is no header.
-pub(in crate::channel) fn pairs(text: &str) -> Option<Vec<(&str, &str)>> {
-    /// More than an event of ours has.
-    const USUAL: usize = 24;
+pub(in crate::channel) fn pairs(text: &str) -> Option<Pairs<'_>> {
     let mut lines = Lines(text);
-    let Some(first) = lines.next() else { return Some(Vec::new()) };
+    let Some(first) = lines.next() else { return Some(Pairs::new()) };
     let status = first.strip_prefix(VERSION)?.split_whitespace().next();
     if status.is_some_and(|status| status.parse::<u16>().is_err()) {
         return None;
     }
-    let mut pairs = Vec::with_capacity(USUAL);
+    let mut pairs = Pairs::new();
     for line in lines.filter(|line| !line.is_empty()) {
         let (name, value) = line.split_at(memchr::memchr(b':', line.as_bytes())?);
         let value = &value[1..];

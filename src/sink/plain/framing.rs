@@ -15,11 +15,14 @@ const MAX_CHUNK_LINE: usize = 4 * 1024;
 /// The longest trailers behind the last chunk.
 const MAX_TRAILERS: usize = 16 * 1024;
 
+/// Headers that nearly every answer has and nobody here looks at.
+const UNREAD: [&str; 2] = ["date", "server"];
+
 /// The head of an answer.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) status: StatusCode,
-    /// Without those that frame the answer: they are between us and the server of the connection.
+    /// Without those that frame the answer, which are between us and the server of the connection, and those that nobody reads.
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
     /// Whether its connection may serve another request.
@@ -117,7 +120,7 @@ fn read(code: u16, is_1_1: bool, fields: &[httparse::Header<'_>]) -> Result<Head
         } else if field.name.eq_ignore_ascii_case("connection") {
             closes |= words(field.value).any(|word| word.eq_ignore_ascii_case("close"));
             stays |= words(field.value).any(|word| word.eq_ignore_ascii_case("keep-alive"));
-        } else {
+        } else if !UNREAD.iter().any(|name| field.name.eq_ignore_ascii_case(name)) {
             let name =
                 HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Field("a header's name"))?;
             let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Field("a header's value"))?;
