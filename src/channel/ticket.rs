@@ -113,9 +113,10 @@ impl Ticket {
         self.send(b"-NAK", false).await;
     }
 
-    /// Still at work: start the ack wait anew; nothing, when it has been answered. Without a connection it goes on to run.
-    pub async fn in_progress(&self) {
-        self.send(b"+WPI", false).await;
+    /// Still at work: start the ack wait anew; nothing, when it has been answered. Without a connection it goes on to run; false
+    /// then.
+    pub async fn in_progress(&self) -> bool {
+        self.send(b"+WPI", false).await
     }
 
     async fn send_once_connected(&self, answer: &[u8]) {

@@ -471,8 +471,8 @@ impl Desk {
         let old = self.context.plan.consumer.ack_wait / 3;
         let now = Instant::now();
         for held in self.held.values_mut() {
-            if now.duration_since(held.since) >= old {
-                held.ticket.in_progress().await;
+            // What could not be told is told next time.
+            if now.duration_since(held.since) >= old && held.ticket.in_progress().await {
                 held.since = now;
             }
         }

@@ -65,6 +65,15 @@ impl Default for Budget {
     }
 }
 
+#[cfg(test)]
+impl Budget {
+    /// That of a process in which others have all that can be had, but for what is each one's own.
+    pub(super) fn crowded() -> Self {
+        let process = Process { under_way: AtomicUsize::new(UNCROWDED), ..Process::default() };
+        Self { process: Arc::new(process), ..Self::default() }
+    }
+}
+
 impl Process {
     /// What the subscriptions of a channel have in common.
     fn channel(&self, stream: &str) -> Arc<Channel> {

@@ -59,7 +59,10 @@ impl Process {
         let server = Arc::clone(world);
         let wire = Wire::simulated(Arc::new(move || nats::accept(&server, number)));
         let closed = CancellationToken::new();
-        let publish_timeout = world.lock().scenario.publish_timeout;
+        let (publish_timeout, crowded) = {
+            let scenario = &world.lock().scenario;
+            (scenario.publish_timeout, scenario.crowded)
+        };
         let publisher = Publisher::start(wire.clone(), publish_timeout, closed.clone());
         let metrics = Arc::new(Metrics::default());
         let off = attempts::Settings { level: Level::Off, ..attempts::Settings::default() };
@@ -74,7 +77,7 @@ impl Process {
             attempts,
             feed,
             metrics,
-            budget: Budget::default(),
+            budget: if crowded { Budget::crowded() } else { Budget::default() },
             tracer: None,
         };
         let nudge = Arc::new(Notify::new());

@@ -33,6 +33,8 @@ pub(super) struct Scenario {
     pub(super) calm_at: u64,
     /// Kept dead letters are redriven at the end, and the events that were refused for good are taken then, or not.
     pub(super) redrive: Option<Redrive>,
+    /// The bridge has more to do than it keeps up with, so that events wait for their turn.
+    pub(super) crowded: bool,
 }
 
 /// Where something goes.
@@ -168,8 +170,10 @@ impl Scenario {
             redrive: chance(rng, 40)
                 .then(|| Redrive { healed: rng.bool(), crash_after: chance(rng, 40).then(|| rng.u64(1..30)) }),
             controls,
+            crowded: false,
         };
         scenario.sinks[2].broken = chance(rng, 30);
+        scenario.crowded = chance(rng, 50);
         scenario
     }
 
@@ -201,6 +205,7 @@ impl Scenario {
             faults: Vec::new(),
             calm_at: 0,
             redrive: None,
+            crowded: false,
         }
     }
 
