@@ -1,4 +1,4 @@
-//! Requests that have come whole, head and body in what a connection had at hand: they are read and answered here, which costs much
+//! Requests that have come whole, head and body in what a connection had at hand: they are read and answered here, which costs
 //! less than by way of hyper, where head, body and answer go through queues of their own.
 //!
 //! Only the plainest form of HTTP/1.1 is read: a POST with at most one `Content-Length`, and nothing that changes how it is framed
