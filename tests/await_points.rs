@@ -126,7 +126,6 @@ const BESIDE: &[(&str, &[&str], &str)] = &[
             "self.connected(",
             "link.wait_for(",
             "self.meanwhile(",
-            "self.quietly(",
             "self.make_sure(",
             "consumer.gives(",
             "plan.consumer.silence(",

@@ -64,55 +64,57 @@ async fn a_stream_that_is_deleted_is_made_again_and_events_flow() {
     nats.settled(STREAM).await;
 }
 
+/// A sink that holds back its answer to the event `old`, and refuses any other once.
+struct Held {
+    sink: Sink,
+    gate: Gate,
+    bridge: Bridge,
+}
+
+impl Held {
+    async fn start(nats: &Nats) -> Self {
+        let gate = Gate::new();
+        let closed = gate.clone();
+        let sink = Sink::answering(move |request| match (request.id(), request.attempt) {
+            ("old", _) => Answer::status(200).behind(&closed),
+            (_, 1) => Answer::status(500),
+            _ => Answer::status(200),
+        })
+        .await;
+        let delivery = json!({"retry": 3, "backoffDelay": "PT2S"});
+        let spec = json!({"subscriber": {"uri": sink.url("/")}, "delivery": delivery});
+        let bridge = Bridge::serve(nats, &[channel("foo"), subscription("sub", "foo", spec)]).await;
+        bridge.send("foo", &event("old")).await;
+        sink.wait_for_id("/", "old").await;
+        Self { sink, gate, bridge }
+    }
+
+    /// The answer comes when another event, the first message of its stream too, has been delivered once.
+    async fn settles_nothing_new(&self, nats: &Nats) {
+        send_stubbornly(&self.bridge, "new").await;
+        self.sink.wait_for_id("/", "new").await;
+        self.gate.open();
+        self.sink.wait_for("/", 3).await;
+        nats.settled(STREAM).await;
+    }
+}
+
 #[tokio::test]
 async fn an_answer_for_an_event_of_a_deleted_stream_settles_nothing_in_the_new_one() {
     let nats = Nats::start().await;
-    let gate = Gate::new();
-    let closed = gate.clone();
-    let sink = Sink::answering(move |request| match (request.id(), request.attempt) {
-        ("old", _) => Answer::status(200).behind(&closed),
-        (_, 1) => Answer::status(500),
-        _ => Answer::status(200),
-    })
-    .await;
-    let delivery = json!({"retry": 3, "backoffDelay": "PT2S"});
-    let spec = json!({"subscriber": {"uri": sink.url("/")}, "delivery": delivery});
-    let bridge = Bridge::serve(&nats, &[channel("foo"), subscription("sub", "foo", spec)]).await;
-    bridge.send("foo", &event("old")).await;
-    sink.wait_for_id("/", "old").await;
+    let held = Held::start(&nats).await;
     nats.jetstream().await.delete_stream(STREAM).await.unwrap();
-    // Both are the first message of their stream.
-    send_stubbornly(&bridge, "new").await;
-    sink.wait_for_id("/", "new").await;
-    gate.open();
-    sink.wait_for("/", 3).await;
-    nats.settled(STREAM).await;
+    held.settles_nothing_new(&nats).await;
 }
 
 #[tokio::test]
 async fn an_outcome_that_waits_for_a_nats_which_comes_back_with_an_empty_store_settles_nothing_there() {
     let mut nats = Nats::start().await;
-    let gate = Gate::new();
-    let closed = gate.clone();
-    let sink = Sink::answering(move |request| match (request.id(), request.attempt) {
-        ("old", _) => Answer::status(200).behind(&closed),
-        (_, 1) => Answer::status(500),
-        _ => Answer::status(200),
-    })
-    .await;
-    let delivery = json!({"retry": 3, "backoffDelay": "PT2S"});
-    let spec = json!({"subscriber": {"uri": sink.url("/")}, "delivery": delivery});
-    let bridge = Bridge::serve(&nats, &[channel("foo"), subscription("sub", "foo", spec)]).await;
-    bridge.send("foo", &event("old")).await;
-    sink.wait_for_id("/", "old").await;
+    let held = Held::start(&nats).await;
     nats.kill9();
     nats.forget();
     nats.start_again().await;
-    send_stubbornly(&bridge, "new").await;
-    sink.wait_for_id("/", "new").await;
-    gate.open();
-    sink.wait_for("/", 3).await;
-    nats.settled(STREAM).await;
+    held.settles_nothing_new(&nats).await;
 }
 
 /// Deletes the stream with its consumer and makes both as they were, and counts anew.

@@ -260,10 +260,11 @@ struct Counted {
 impl Counted {
     fn new(slots: &Slots) -> Self {
         let Inner { budget, channel, under_way, .. } = &*slots.0;
-        let is_first = |count: &AtomicUsize| count.fetch_add(1, Ordering::Relaxed) == 0;
-        is_first(&budget.process.under_way);
-        if is_first(under_way) && is_first(&channel.busy) {
-            is_first(&budget.process.busy);
+        // Who is the first makes busy what it belongs to.
+        let is_first_in = |count: &AtomicUsize| count.fetch_add(1, Ordering::Relaxed) == 0;
+        budget.process.under_way.fetch_add(1, Ordering::Relaxed);
+        if is_first_in(under_way) && is_first_in(&channel.busy) {
+            budget.process.busy.fetch_add(1, Ordering::Relaxed);
         }
         Self { slots: slots.clone() }
     }
@@ -272,10 +273,10 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         let Inner { budget, channel, under_way, .. } = &*self.slots.0;
-        let is_last = |count: &AtomicUsize| count.fetch_sub(1, Ordering::Relaxed) == 1;
-        is_last(&budget.process.under_way);
-        if is_last(under_way) && is_last(&channel.busy) {
-            is_last(&budget.process.busy);
+        let was_last_in = |count: &AtomicUsize| count.fetch_sub(1, Ordering::Relaxed) == 1;
+        budget.process.under_way.fetch_sub(1, Ordering::Relaxed);
+        if was_last_in(under_way) && was_last_in(&channel.busy) {
+            budget.process.busy.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

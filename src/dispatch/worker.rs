@@ -125,7 +125,7 @@ impl Worker {
     async fn connected(&mut self, stop: &CancellationToken) -> bool {
         let mut link = self.context.shared.pulls.link();
         let connected = async { link.wait_for(|link| link.connected).await.is_ok() };
-        self.quietly(connected, stop).await.unwrap_or(false)
+        self.meanwhile(connected, stop).await.unwrap_or(false)
     }
 
     /// One pull after the other over one inbox, until something ends it.
@@ -317,22 +317,7 @@ impl Worker {
         let context = Arc::clone(&self.context);
         let Surroundings { plan, shared, .. } = &*context;
         let sure = plan.consumer.make_sure(&shared.api, &shared.pulls);
-        self.quietly(timeout(SURE_WITHIN, sure), stop).await;
-    }
-
-    /// As [`Worker::meanwhile`], without signs of work, which nobody could be told of.
-    async fn quietly<T>(&mut self, other: impl Future<Output = T>, stop: &CancellationToken) -> Option<T> {
-        tokio::pin!(other);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut other => return Some(done),
-                () = stop.cancelled() => return None,
-                Some(reports) = self.desk.work() => {
-                    self.done(reports);
-                }
-            }
-        }
+        self.meanwhile(timeout(SURE_WITHIN, sure), stop).await;
     }
 
     /// Goes on with the events at work until something else is done; `None` when all is to end before.
@@ -347,7 +332,7 @@ impl Worker {
                 Some(reports) = self.desk.work() => {
                     self.done(reports);
                 }
-                _ = signs_of_work.tick() => self.desk.sign_work().await,
+                _ = signs_of_work.tick(), if self.desk.len() > 0 => self.desk.sign_work().await,
             }
         }
     }

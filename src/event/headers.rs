@@ -1,5 +1,7 @@
 //! Where the headers of a message are written, whatever they become: a header map, or bytes that go out as they are.
 
+use std::borrow::Cow;
+
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -42,11 +44,17 @@ impl Headers for HeaderMap {
 
 /// The name of a header that nearly every event has, in any case. It costs no memory.
 pub(crate) fn usual_header(name: &str) -> Option<HeaderName> {
-    let (prefix, attribute) = name.split_at_checked(PREFIX.len())?;
+    usual_attribute(&attribute_of(name)?)
+}
+
+/// The attribute that a header of any case stands for, in lower case.
+pub(super) fn attribute_of(header: &str) -> Option<Cow<'_, str>> {
+    let (prefix, name) = header.split_at_checked(PREFIX.len())?;
     if !prefix.eq_ignore_ascii_case(PREFIX) {
         return None;
     }
-    usual_attribute(attribute).or_else(|| usual_attribute(&attribute.to_ascii_lowercase()))
+    let lower = !name.bytes().fold(false, |upper, byte| upper | byte.is_ascii_uppercase());
+    Some(if lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) })
 }
 
 /// The names that nearly every event has cost no memory and no look at their characters.

@@ -1,13 +1,12 @@
 //! The CloudEvents NATS binding, both ways: what we write (binary mode) and all that we read, whoever wrote it. Headers are
 //! pairs of text here; the NATS client is `channel`'s.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::headers::attribute_of;
 use super::media_type::{self, Format};
-use super::{Builder, Error, Event, Headers, PREFIX, PassThrough, SpecVersion, json, percent, uri};
+use super::{Builder, Error, Event, Headers, PassThrough, SpecVersion, json, percent, uri};
 
 const SPECVERSION: &str = "ce-specversion";
 const CONTENT_TYPE: &str = "content-type";
@@ -84,7 +83,7 @@ fn decode_binary<'a>(
     let mut builder = Builder::new(SpecVersion::parse(&percent::decode(&version).unwrap_or_default())?);
     let mut versions = 0;
     for (header, value) in headers {
-        let Some(name) = attribute_name(header) else { continue };
+        let Some(name) = attribute_of(header) else { continue };
         if name == "specversion" {
             versions += 1;
         } else {
@@ -99,16 +98,6 @@ fn decode_binary<'a>(
     }
     builder.data(payload);
     builder.build()
-}
-
-/// The attribute that a header of any case stands for, in lower case.
-fn attribute_name(header: &str) -> Option<Cow<'_, str>> {
-    let (prefix, name) = header.split_at_checked(PREFIX.len())?;
-    if !prefix.eq_ignore_ascii_case(PREFIX) {
-        return None;
-    }
-    let lower = !name.bytes().fold(false, |upper, byte| upper | byte.is_ascii_uppercase());
-    Some(if lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) })
 }
 
 /// An event around a message of which nobody said that it is one: `nats pub foo.default test`.

@@ -179,14 +179,15 @@ async fn a_stalled_body_is_cut_when_the_time_to_drain_is_over() {
 
 #[tokio::test]
 async fn no_handler_outlives_the_server() {
-    let server = Server::patient(SHORT).await;
-    let _stream = server.send("GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    server.begun.notified().await;
-    let handler = Arc::downgrade(&server.handler);
-    server.shutdown.cancel();
-    // The test's own hold on it goes with `server`.
-    assert_eq!(server.drained().await, Drained { cut: 1 });
-    assert!(handler.upgrade().is_none());
+    for server in [Server::patient(SHORT).await, Server::short(PATIENT, SHORT).await] {
+        let _stream = server.send(POST_WAIT).await;
+        server.begun.notified().await;
+        let handler = Arc::downgrade(&server.handler);
+        server.shutdown.cancel();
+        // The test's own hold on it goes with `server`.
+        assert_eq!(server.drained().await, Drained { cut: 1 });
+        assert!(handler.upgrade().is_none());
+    }
 }
 
 #[tokio::test]
@@ -355,17 +356,6 @@ async fn shutdown_lets_a_whole_request_finish_and_says_that_it_was_the_last() {
     let answer = read_to_end(&mut waiting).await;
     assert!(answer.contains("\r\nconnection: close\r\n") && answer.ends_with("waited"), "{answer}");
     assert_eq!(server.drained().await, Drained { cut: 0 });
-}
-
-#[tokio::test]
-async fn no_handler_of_a_whole_request_outlives_the_server() {
-    let server = Server::short(PATIENT, SHORT).await;
-    let _stream = server.send(POST_WAIT).await;
-    server.begun.notified().await;
-    let handler = Arc::downgrade(&server.handler);
-    server.shutdown.cancel();
-    assert_eq!(server.drained().await, Drained { cut: 1 });
-    assert!(handler.upgrade().is_none());
 }
 
 #[tokio::test]

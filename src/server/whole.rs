@@ -7,7 +7,6 @@
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::poll_immediate;
@@ -96,7 +95,7 @@ async fn read(stream: &mut Stream, inbound: &mut BytesMut, ending: &mut Ending<'
     Some(())
 }
 
-/// Writes all of an answer. Gives it up when its reader has taken nothing for too long.
+/// Writes all of an answer, which is short. Gives it up when its reader has not taken it in the time that silence may last.
 async fn send(stream: &mut Stream, outbound: &[u8], ending: &mut Ending<'_>) -> Option<()> {
     let sending = async {
         stream.write_all(outbound).await?;
@@ -189,13 +188,13 @@ where
 /// The time as HTTP writes it (RFC 9110, section 5.6.7), written anew each second.
 fn now(with: impl FnOnce(&str)) {
     thread_local! {
-        static WRITTEN: RefCell<(u64, String)> = RefCell::default();
+        static WRITTEN: RefCell<(i64, String)> = RefCell::default();
     }
-    let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = Timestamp::now();
     WRITTEN.with_borrow_mut(|(written, text)| {
-        if *written != second {
-            *written = second;
-            *text = Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        if *written != now.as_second() {
+            *written = now.as_second();
+            *text = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
         }
         with(text);
     });
